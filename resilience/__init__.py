@@ -1,0 +1,142 @@
+"""Composable resilience layers for any call: breaker, retry, bulkhead, rate limit, timeout, correlation, pipeline."""
+
+from . import deadline, events, exceptions
+from ._buckets import Reservation
+from ._circuit import BreakerStatistics, State
+from ._layer import Layer
+from ._limits import Rate, SlidingWindow
+from ._machine import Verdict
+from ._policy import Guard, Policy
+from ._window import CountWindow, TimeWindow
+from .budget import RetryBudget, RetryBudgetStatistics
+from .bulkhead import Bulkhead, BulkheadStatistics
+from .circuit_breaker import CircuitBreaker
+from .clock import Clock
+from .correlation import (
+    CorrelationFilter,
+    add_correlation,
+    attempt_id,
+    attempt_number,
+    bind,
+    bound,
+    carried,
+    correlated,
+    correlation_id,
+    new_id,
+    unbind,
+)
+from .deadline import Deadline, remaining, shield
+from .events import (
+    CallFailed,
+    CallQueued,
+    CallRejected,
+    CallSucceeded,
+    CallTimedOut,
+    CircuitClosed,
+    CircuitHalfOpened,
+    CircuitOpened,
+    Event,
+    KeyEvicted,
+    KeysOverflowed,
+    ProbeExpired,
+    RetryScheduled,
+    RetryStopped,
+    Subscription,
+    log_events,
+    subscribe,
+)
+from .exceptions import (
+    BulkheadFullError,
+    CallRejectedError,
+    CallTimeoutError,
+    CircuitOpenError,
+    DeadlineExceededError,
+    PipelineWarning,
+    PoolExhaustedError,
+    RateLimitExceededError,
+    ResilienceError,
+)
+from .keyed import Keyed, KeyedStatistics
+from .pipeline import Pipeline, PipelineDescription
+from .rate_limiter import Quota, RateLimiter, RateLimiterStatistics
+from .retry import Retry, RetryStatistics
+from .throttle import Throttle, ThrottleStatistics
+from .timeout import Timeout, TimeoutStatistics
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BreakerStatistics",
+    "Bulkhead",
+    "BulkheadFullError",
+    "BulkheadStatistics",
+    "CallFailed",
+    "CallQueued",
+    "CallRejected",
+    "CallRejectedError",
+    "CallSucceeded",
+    "CallTimedOut",
+    "CallTimeoutError",
+    "CircuitBreaker",
+    "CircuitClosed",
+    "CircuitHalfOpened",
+    "CircuitOpenError",
+    "CircuitOpened",
+    "Clock",
+    "CorrelationFilter",
+    "CountWindow",
+    "Deadline",
+    "DeadlineExceededError",
+    "Event",
+    "Guard",
+    "KeyEvicted",
+    "Keyed",
+    "KeyedStatistics",
+    "KeysOverflowed",
+    "Layer",
+    "Pipeline",
+    "PipelineDescription",
+    "PipelineWarning",
+    "Policy",
+    "PoolExhaustedError",
+    "ProbeExpired",
+    "Quota",
+    "Rate",
+    "RateLimitExceededError",
+    "RateLimiter",
+    "RateLimiterStatistics",
+    "Reservation",
+    "ResilienceError",
+    "Retry",
+    "RetryBudget",
+    "RetryBudgetStatistics",
+    "RetryScheduled",
+    "RetryStatistics",
+    "RetryStopped",
+    "SlidingWindow",
+    "State",
+    "Subscription",
+    "Throttle",
+    "ThrottleStatistics",
+    "TimeWindow",
+    "Timeout",
+    "TimeoutStatistics",
+    "Verdict",
+    "add_correlation",
+    "attempt_id",
+    "attempt_number",
+    "bind",
+    "bound",
+    "carried",
+    "correlated",
+    "correlation_id",
+    "deadline",
+    "events",
+    "exceptions",
+    "log_events",
+    "new_id",
+    "remaining",
+    "shield",
+    "subscribe",
+    "unbind",
+]

@@ -1,0 +1,113 @@
+"""Checks of constructor arguments: a mistake is an error at once that names the parameter, the value and the range."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from typing import Any
+
+_SHOWN = 60  # characters of a wrong value that an error message repeats
+
+
+def number(
+    name: str, value: object, *, zero: bool = False, minimum: float | None = None, maximum: float | None = None
+) -> float:
+    """A finite number above 0 (or from 0 with `zero`), within `minimum` and `maximum`, as a float."""
+    if minimum is not None:
+        allowed = f"a finite number of at least {minimum:g}"
+    else:
+        allowed = "a finite number of at least 0" if zero else "a finite number above 0"
+    if maximum is not None:
+        allowed += f" and at most {maximum:g}"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be {allowed}, not {shown(value)}")
+    try:
+        result = float(value)
+    except OverflowError:
+        raise ValueError(f"{name} must be {allowed}, not {shown(value)}") from None
+    lowest = (0.0 if zero else math.ulp(0.0)) if minimum is None else minimum
+    if not (lowest <= result <= (math.inf if maximum is None else maximum)) or math.isinf(result):
+        raise ValueError(f"{name} must be {allowed}, not {shown(value)}")
+    return result
+
+
+def seconds(name: str, value: object, *, zero: bool = False) -> float:
+    """A duration: float seconds or a timedelta, above 0 (or from 0 with `zero`)."""
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    return number(name, value, zero=zero)
+
+
+def optional_seconds(name: str, value: object, *, zero: bool = False) -> float | None:
+    """A duration, or None for no limit."""
+    return None if value is None else seconds(name, value, zero=zero)
+
+
+def ratio(name: str, value: object) -> float:
+    """A share above 0 and up to 1."""
+    return number(name, value, maximum=1.0)
+
+
+def count(name: str, value: object, *, minimum: int = 1) -> int:
+    """A whole number of at least `minimum`; a bool is not one."""
+    allowed = f"a whole number of at least {minimum}"
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be {allowed}, not {shown(value)}")
+    if not minimum <= value <= 2**63:
+        raise ValueError(f"{name} must be {allowed} (and at most 2**63), not {shown(value)}")
+    return value
+
+
+def text(name: str, value: object) -> str | None:
+    """A non-empty string, or None."""
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a non-empty string or None, not {shown(value)}")
+    if not value:
+        raise ValueError(f"{name} must be a non-empty string or None, not ''")
+    return value
+
+
+def function(name: str, value: object) -> Any:
+    """Something callable, or None."""
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} must be callable or None, not {shown(value)}")
+    return value
+
+
+def listeners(value: object) -> tuple[Callable[[Any], object], ...]:
+    """A collection of callables, each taking one event."""
+    if not isinstance(value, Iterable) or isinstance(value, (str, bytes)):
+        raise TypeError(f"listeners must be a collection of callables taking an event, not {shown(value)}")
+    result = tuple(value)
+    for listener in result:
+        if not callable(listener):
+            raise TypeError(f"listeners must be callables taking an event, not {shown(listener)}")
+    return result
+
+
+def is_exception_type(value: object) -> bool:
+    """Whether `value` is a class of ordinary exceptions (those an `except Exception` would catch)."""
+    return isinstance(value, type) and issubclass(value, Exception)
+
+
+def exceptions(name: str, value: object) -> tuple[type[Exception], ...]:
+    """One exception type or a tuple of them, as a tuple; only subclasses of Exception."""
+    kinds = value if isinstance(value, tuple) else (value,)
+    for kind in kinds:
+        if not is_exception_type(kind):
+            raise TypeError(f"{name} must be an Exception type or a tuple of them, not {shown(kind)}")
+    return kinds
+
+
+def shown(value: object) -> str:
+    """A bounded repr for error messages: an enormous value must not make an enormous message."""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 10**_SHOWN:
+        return f"an int of {value.bit_length()} bits"
+    try:
+        result = repr(value)
+    except Exception as error:  # noqa: BLE001 - a broken __repr__ must not hide the mistake it belongs to
+        return f"a {type(value).__name__} whose repr raises {type(error).__name__}"
+    return result if len(result) <= _SHOWN else f"{result[:_SHOWN]}…"

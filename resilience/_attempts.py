@@ -1,0 +1,261 @@
+"""One call's retries: which outcome is retried, and how long to wait. No loops, no sleeping, no colour.
+
+A `Run` belongs to one call. It keeps no exception or result between attempts, because their tracebacks would hold the
+frames that hold the run, and such cycles wait for the garbage collector.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import Token
+from types import TracebackType
+from typing import Any, Self
+
+import tenacity
+from tenacity.retry import retry_base
+from tenacity.wait import wait_exponential, wait_random_exponential
+
+from . import _arguments, deadline
+from ._layer import AnyFunction
+from .correlation import attempt as attempt_variable
+from .events import SUBSCRIBERS, RetryScheduled, RetryStopped
+from .exceptions import CallRejectedError, DeadlineExceededError
+
+_RETRYING = tenacity.Retrying()  # some strategies look at the object they think they belong to
+_NOTE = "resilience: attempt "
+# The retry_base classes of tenacity that never ask for a retry of a result; all others have to see results too.
+_BLIND_TO_RESULTS = {
+    tenacity.retry_if_exception,
+    tenacity.retry_if_exception_type,
+    tenacity.retry_if_not_exception_type,
+    tenacity.retry_if_exception_cause_type,
+    tenacity.retry_if_exception_message,
+}
+
+
+class Run:
+    """The attempts of one call. `number` is the attempt that runs, `report` what `before_retry` is told."""
+
+    __slots__ = ("_args", "_fn", "_kwargs", "_notes", "_state", "number", "report", "retry", "started")
+
+    def __init__(
+        self, retry: Any, fn: AnyFunction | None, args: tuple[Any, ...], kwargs: dict[str, Any], started: float | None
+    ) -> None:
+        self.retry = retry
+        self.number = 1
+        self.report: tuple[RetryScheduled, ...] | tuple[()] = ()
+        self.started: float = retry._clock.now() if started is None else started
+        self._fn = fn
+        self._args = args
+        self._kwargs = kwargs
+        self._state: tenacity.RetryCallState | None = None
+        self._notes: list[str] = []
+
+    def failed(self, error: Exception) -> float | None:
+        """The seconds to wait before the next attempt, or None if `error` is final (it has its notes then)."""
+        try:
+            if not self._wanted(error):
+                wait = None
+                if self._notes:
+                    self._notes.append(self._note_of(error))
+            else:
+                self._notes.append(self._note_of(error))
+                wait = self._next(error, error)
+        finally:
+            self._forget()
+        if wait is None:
+            if self._notes:
+                _annotate(error, self._notes)
+            return None
+        self._scheduled(wait, error)
+        return wait
+
+    def returned(self, result: object) -> float | None:
+        """The same for a result; None if it is the one to return."""
+        retry = self.retry
+        try:
+            if not (retry._retry_if is not None and retry._retry_if(result)) and not (
+                retry._inspects_results and bool(retry._test(self, None, result))
+            ):
+                return None
+            self._notes.append(f"{_NOTE}{self.number} of {retry.attempts} returned {_arguments.shown(result)}")
+            wait = self._next(result, None)
+        finally:
+            self._forget()
+        if wait is not None:
+            self._scheduled(wait, None)
+        return wait
+
+    def state(self, error: Exception | None, result: object = None) -> tenacity.RetryCallState:
+        """This call as a tenacity strategy sees it."""
+        state = self._state
+        if state is None:
+            state = self._state = tenacity.RetryCallState(_RETRYING, self._fn, self._args, self._kwargs)
+            state.start_time = self.started
+        if state.outcome is None:
+            state.attempt_number = self.number
+            state.outcome = tenacity.Future(self.number)
+            if error is None:
+                state.outcome.set_result(result)
+            else:
+                state.outcome.set_exception(error)
+            state.outcome_timestamp = self.retry._clock.now()
+        return state
+
+    # -- the decision --------------------------------------------------------------------------------------------------
+
+    def _wanted(self, error: BaseException) -> bool:
+        if isinstance(error, BaseExceptionGroup):
+            return all(self._wanted(leaf) for leaf in error.exceptions)
+        if isinstance(error, CallRejectedError):
+            return bool(self.retry._retry_rejections) and not isinstance(error, DeadlineExceededError)
+        return isinstance(error, Exception) and bool(self.retry._test(self, error, None))
+
+    def _next(self, outcome: Any, error: Exception | None) -> float | None:
+        """What every answer depends on, in order: attempts, stop, wait, Retry-After, deadline, budget."""
+        retry = self.retry
+        if self.number >= retry.attempts:
+            return self._stop("attempts", error)
+        if retry._stop is not None and retry._stop(self.state(error, outcome)):
+            return self._stop("stop", error)
+        wait = self._backoff(error, outcome)
+        asked = _seconds(
+            getattr(outcome, "retry_after", None) if retry._retry_after is None else retry._retry_after(outcome)
+        )
+        if asked is not None:
+            if asked > retry._retry_after_limit:
+                return self._stop("retry_after", error)
+            wait = max(wait, asked + retry._rng.uniform(0.0, min(0.1 * asked, 1.0)))
+        left = deadline.remaining()
+        if left is not None and wait >= left:
+            if asked is None or asked >= left:
+                return self._stop("deadline", error)
+            wait = asked  # only the jitter does not fit
+        if retry._budget is not None and not retry._budget.withdraw():
+            return self._stop("budget", error)
+        return wait
+
+    def _backoff(self, error: Exception | None, result: object) -> float:
+        strategy = self.retry._wait
+        state = self.state(error, result)
+        if type(strategy) is wait_random_exponential:
+            # Full jitter as tenacity computes it, with our source of chance.
+            wait: float = self.retry._rng.uniform(
+                strategy.min, max(strategy.min, wait_exponential.__call__(strategy, state))
+            )
+        else:
+            wait = float(strategy(state))
+        if math.isnan(wait) or wait == math.inf:
+            raise ValueError(f"wait must return seconds; {_arguments.shown(strategy)} returned {wait}")
+        return max(0.0, wait)
+
+    def _stop(self, reason: str, error: Exception | None) -> float | None:
+        """Give up: the answer None, with the bookkeeping that belongs to it."""
+        retry = self.retry
+        with retry._machine.lock:
+            retry._machine.given_up += 1
+        if SUBSCRIBERS or retry._listeners:
+            retry._tell(RetryStopped, attempts=self.number, reason=reason, error=error)
+        return None
+
+    def _scheduled(self, wait: float, error: Exception | None) -> None:
+        retry = self.retry
+        with retry._machine.lock:
+            retry._machine.retries += 1
+        if SUBSCRIBERS or retry._listeners:
+            retry._tell(RetryScheduled, attempt=self.number, wait=wait, error=error)
+        if retry._informed:
+            now = retry._clock.now()
+            self.report = (RetryScheduled(policy=retry.name, time=now, attempt=self.number, wait=wait, error=error),)
+        if self._state is not None:
+            self._state.idle_for += wait
+        self.number += 1
+
+    def _note_of(self, error: Exception) -> str:
+        return f"{_NOTE}{self.number} of {self.retry.attempts} raised {_arguments.shown(error)}"
+
+    def _forget(self) -> None:
+        if self._state is not None:
+            self._state.outcome = None
+
+
+class Attempt:
+    """One attempt of a `for` loop over a Retry; do the work inside `with attempt:`."""
+
+    __slots__ = ("_entered", "_result", "_run", "_token", "_wait", "number")
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._entered = False
+        self._wait: float | None = None
+        self._result: tuple[Any] | None = None
+        self.number: int = run.number
+
+    def set_result(self, result: object) -> None:
+        """Show the block's result to `retry_if`."""
+        self._result = (result,)
+
+    def __enter__(self) -> Self:
+        if self._entered:
+            raise RuntimeError("an attempt is entered once; take the next one from the loop")
+        self._entered = True
+        retry = self._run.retry
+        if self.number == 1 and retry._budget is not None:
+            retry._budget.deposit()
+        self._token: Token[int] = attempt_variable.set(self.number)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        attempt_variable.reset(self._token)
+        if isinstance(error, Exception):
+            self._wait = self._run.failed(error)
+        elif error is None and self._result is not None and self._run.retry._judges_results:
+            self._wait = self._run.returned(self._result[0])
+        self._result = None
+        return error is not None and self._wait is not None
+
+    def _next(self) -> float | None:
+        if not self._entered:
+            raise RuntimeError("the work of each attempt belongs into a `with attempt:` block")
+        return self._wait
+
+    def __repr__(self) -> str:
+        return f"<Attempt {self.number} of {self._run.retry.attempts}>"
+
+
+@contextmanager
+def numbered(number: int) -> Iterator[None]:
+    token = attempt_variable.set(number)
+    try:
+        yield
+    finally:
+        attempt_variable.reset(token)
+
+
+def checked_test(on: Any) -> tuple[Callable[[Run, Exception | None, object], bool], bool]:
+    """The test for `Retry(on=…)`, and whether it has to see results as well."""
+    if isinstance(on, retry_base):
+        return (lambda run, error, result: on(run.state(error, result))), type(on) not in _BLIND_TO_RESULTS
+    if isinstance(on, (type, tuple)):
+        kinds = _arguments.exceptions("on", on)
+        return (lambda _run, error, _result: isinstance(error, kinds)), False
+    if not callable(on):
+        raise TypeError(f"on must be exception types, a predicate or a tenacity retry_base, not {_arguments.shown(on)}")
+    return (lambda _run, error, _result: bool(on(error))), False
+
+
+def _annotate(error: Exception, notes: list[str]) -> None:
+    """Put our notes on `error`, in place of those of an earlier call: an object raised again must not grow."""
+    kept = [note for note in getattr(error, "__notes__", ()) if not note.startswith(_NOTE)]
+    error.__notes__ = [*kept, *notes]
+
+
+def _seconds(value: Any) -> float | None:
+    """A usable Retry-After: a positive finite number. Anything else is ignored, it comes from outside."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if 0.0 < value < math.inf else None

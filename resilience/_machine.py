@@ -1,0 +1,94 @@
+"""The shared state of a policy: one lock, results handed over without waiting, events leaving in order.
+
+Three rules keep it free of deadlocks: whoever decides holds the lock only for arithmetic; whoever settles never waits
+for it; and every unlocker looks whether something was handed over meanwhile.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ._ticket import Ticket
+from .events import Event, Listener, deliver
+
+
+class Verdict(enum.Enum):
+    """How a call counts. ABANDONED gives the permit back and counts as neither success nor failure."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    ABANDONED = "abandoned"
+
+
+# Looking a member up on an enum class costs more than the rest of a comparison.
+SUCCESS, FAILURE, ABANDONED = Verdict.SUCCESS, Verdict.FAILURE, Verdict.ABANDONED
+
+
+class Machine:
+    """The shared state behind a policy and its variants: one lock, a generation, and what is to be done outside it."""
+
+    __slots__ = ("__weakref__", "emitting", "generation", "late", "lock", "outbox")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.generation = 1
+        # Settlements that found the lock taken, and events on their way to the listeners. Appending to a deque is
+        # atomic and allowed in a finaliser.
+        self.late: deque[tuple[Callable[[Any, Verdict], Iterable[Ticket]], Any, Verdict]] = deque()
+        self.outbox: deque[tuple[Event, tuple[Listener, ...]]] = deque()
+        self.emitting = threading.Lock()
+        _machines.add(self)
+
+    def unlocked(self) -> None:
+        """Do what was handed over meanwhile. Whoever releases the lock calls this if `late` or `outbox` has entries."""
+        while self.late and self.lock.acquire(False):
+            try:
+                woken = self.caught_up_locked()
+            finally:
+                self.lock.release()
+            self.wake(woken)
+        while self.outbox and self.emitting.acquire(False):
+            try:
+                while self.outbox:
+                    deliver(*self.outbox.popleft())
+            finally:
+                self.emitting.release()
+
+    def caught_up_locked(self) -> list[Ticket]:
+        """Apply what was handed over, so that a decision sees all that came before it; returns the tickets to wake."""
+        woken: list[Ticket] = []
+        while self.late:
+            apply, permit, verdict = self.late.popleft()
+            woken += apply(permit, verdict)
+        return woken
+
+    def wake(self, tickets: Iterable[Ticket]) -> None:
+        """Wake granted waiters, outside the lock. What was granted to one whose loop has closed goes to the next."""
+        for ticket in tickets:
+            if not ticket.wake():
+                self.late.append((ticket.give_back, ticket, Verdict.ABANDONED))
+
+    def forked(self) -> None:
+        """In the child of a fork: new locks, nothing in flight, and no permit of the parent counts."""
+        self.lock = threading.Lock()
+        self.emitting = threading.Lock()
+        self.late.clear()
+        self.outbox.clear()
+        self.generation += 1
+
+
+_machines: weakref.WeakSet[Machine] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for machine in list(_machines):
+        machine.forked()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

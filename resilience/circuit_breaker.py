@@ -1,0 +1,273 @@
+"""Circuit breaker: stop calling a dependency that keeps failing, and find out carefully when it is back.
+
+It counts outcomes over a sliding window. Too many failures (or slow calls) open the circuit and calls are refused at
+once; after the recovery time a few probes may pass, and their outcomes close or re-open it::
+
+                 rate, streak or slow calls                      the recovery time is over, and a call comes
+      CLOSED ───────────────────────────────► OPEN ───────────────────────────────► HALF_OPEN
+        ▲                                       ▲  success_threshold out of reach      │
+        │                                       └──────────────────────────────────────┤
+        └──────────────────────────────────────────────────────────────────────────────┘
+                                    success_threshold successful probes
+
+      any state ── isolate() ──► ISOLATED ── reset() ──► CLOSED
+
+The pattern is Michael Nygard's ("Release It!", 2007). Its machine is in `_circuit.py`;
+nothing here sets its state.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from typing import Any
+
+from . import _arguments
+from ._circuit import CLOSED, UNCOUNTED, BreakerStatistics, Circuit, State, Timed
+from ._machine import ABANDONED, FAILURE, SUCCESS, Verdict
+from ._policy import Policy
+from ._wait import Meter, meter
+from ._window import CountWindow, TimeWindow
+from .clock import Clock
+from .events import SUBSCRIBERS, CallFailed, CallRejected, CallSucceeded, Listener
+from .exceptions import CircuitOpenError
+
+ExceptionTest = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
+_DEFAULT_WINDOW = TimeWindow(30.0, buckets=10)
+_MODES = ("enabled", "shadow", "disabled")
+
+
+class CircuitBreaker(Policy):
+    """Refuse calls to a dependency that keeps failing.
+
+    The circuit opens on a counted failure or slow call when, over `window` and with at least `minimum_calls` in it,
+    the share of failures reaches `failure_rate` (None: rule off) or the share of calls slower than
+    `slow_call_duration` seconds reaches `slow_call_rate`; or when `failure_threshold` calls in a row have failed. It
+    stays open for `recovery_time` seconds, doubled with each re-opening in a row up to `max_recovery_time`, varied by
+    ±`jitter`, lengthened by a failure's own `retry_after`. Then at most `half_open_max_calls` probes may run, each
+    with a lease of `probe_lease` seconds; `success_threshold` successes close the circuit.
+
+    `failure_on` (types or a predicate) says which exceptions are failures; all others, and those in `ignore`, count as
+    neither failure nor success. `failure_if` looks at results. `mode` is "enabled", "shadow" (decides and records but
+    never rejects) or "disabled", and may be changed at any time.
+
+    Raises `CircuitOpenError` with the true remaining `retry_after`.
+    """
+
+    _machine: Circuit
+    _variable = frozenset({"failure_if", "failure_on", "ignore", "listeners", "name", "slow_call_duration"})
+
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        window: TimeWindow | CountWindow = _DEFAULT_WINDOW,
+        failure_rate: float | None = 0.5,
+        minimum_calls: int = 20,
+        failure_threshold: int | None = None,
+        slow_call_duration: float | timedelta | None = None,
+        slow_call_rate: float = 1.0,
+        recovery_time: float | timedelta = 5.0,
+        max_recovery_time: float | timedelta = 60.0,
+        jitter: float = 0.2,
+        half_open_max_calls: int = 3,
+        success_threshold: int = 2,
+        probe_lease: float | timedelta = 30.0,
+        failure_on: ExceptionTest = Exception,
+        ignore: ExceptionTest = (),
+        failure_if: Callable[[Any], bool] | None = None,
+        mode: str = "enabled",
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+        listeners: Iterable[Listener] = (),
+    ) -> None:
+        super().__init__(name, clock, listeners)
+        self._machine = Circuit(
+            window=window,
+            failure_rate=failure_rate,
+            minimum_calls=minimum_calls,
+            failure_threshold=failure_threshold,
+            slow_call_rate=slow_call_rate,
+            recovery_time=recovery_time,
+            max_recovery_time=max_recovery_time,
+            jitter=jitter,
+            half_open_max_calls=half_open_max_calls,
+            success_threshold=success_threshold,
+            probe_lease=probe_lease,
+            rng=rng,
+        )
+        self._configure(
+            failure_on=failure_on, ignore=ignore, failure_if=failure_if, slow_call_duration=slow_call_duration
+        )
+        self.mode = mode
+
+    # -- admission and settlement --------------------------------------------------------------------------------------
+
+    def admit(self, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        # One atomic read decides in the closed state: it holds the generation then, and None in all others.
+        permit = self._machine.closed_permit
+        if permit is None:
+            permit = self._admit_slowly()
+        if self._timed or SUBSCRIBERS or self._listeners:
+            return self._started(permit)
+        return permit
+
+    def settle(self, permit: Any, verdict: Verdict = SUCCESS) -> None:
+        machine = self._machine
+        if verdict is SUCCESS and permit == machine.closed_permit:
+            # The common case, spelled out: a success in the closed state can trip nothing.
+            now = self._clock.now()
+            if machine.lock.acquire(False):
+                try:
+                    if permit == machine.closed_permit and not machine.late:
+                        machine.streak = 0
+                        machine.window.record(now, False, False)
+                        permit = UNCOUNTED
+                finally:
+                    machine.lock.release()
+                if not (machine.late or machine.outbox) and permit == UNCOUNTED:
+                    return
+        self._record(permit, verdict, None, None)
+
+    @property
+    def state(self) -> State:
+        """CLOSED, OPEN, HALF_OPEN or ISOLATED; an open circuit turns half-open with the next call, not by itself."""
+        return self._machine.state
+
+    @property
+    def mode(self) -> str:
+        """ "enabled", "shadow" or "disabled"."""
+        return self._machine.mode
+
+    @mode.setter
+    def mode(self, mode: str) -> None:
+        if mode not in _MODES:
+            raise ValueError(f'mode must be "enabled", "shadow" or "disabled", not {_arguments.shown(mode)}')
+        with self._machine.lock:
+            self._machine.set_mode_locked(mode)
+        self._machine.unlocked()
+
+    def isolate(self) -> None:
+        """Refuse all calls until `reset()`."""
+        with self._machine.lock:
+            self._machine.isolate_locked(self._clock.now(), self._note)
+        self._machine.unlocked()
+
+    def reset(self) -> None:
+        """Close the circuit and forget what was counted. Calls under way count for nothing."""
+        with self._machine.lock:
+            self._machine.reset_locked(self._note)
+        self._machine.unlocked()
+
+    def statistics(self) -> BreakerStatistics:
+        """A consistent snapshot."""
+        machine, now = self._machine, self._clock.now()
+        with machine.lock:
+            machine.caught_up_locked()
+            result = machine.statistics_locked(now)
+        machine.unlocked()
+        return result
+
+    @property
+    def at_rest(self) -> bool:
+        statistics = self.statistics()
+        return statistics.state is CLOSED and not (statistics.failures or statistics.slow or statistics.streak)
+
+    def __repr__(self) -> str:
+        return f"<CircuitBreaker {self.name or 'unnamed'}: {self._machine.state.value}>"
+
+    # -- private -------------------------------------------------------------------------------------------------------
+
+    def _configure(self, **changes: Any) -> None:
+        if "failure_on" in changes:
+            self._failure_on = _test("failure_on", changes["failure_on"])
+        if "ignore" in changes:
+            self._ignore = _test("ignore", changes["ignore"])
+        if "failure_if" in changes:
+            self._failure_if = _arguments.function("failure_if", changes["failure_if"])
+            self._judges_results = self._failure_if is not None
+        if "slow_call_duration" in changes:
+            self._slow_after = _arguments.optional_seconds("slow_call_duration", changes["slow_call_duration"])
+            self._timed = self._slow_after is not None
+        super()._configure(**changes)
+
+    def _admit_slowly(self) -> int:
+        machine = self._machine
+        now = self._clock.now()
+        with machine.lock:
+            machine.caught_up_locked()
+            permit, retry_after = machine.admit_locked(now, self._note)
+            shadow = permit is None and machine.mode == "shadow"
+            if permit is None:
+                machine.rejected += 1
+        if machine.late or machine.outbox:
+            machine.unlocked()
+        if shadow:
+            self._tell(CallRejected, retry_after=retry_after, shadow=True)
+            return UNCOUNTED
+        if permit is None:
+            raise self._rejected(CircuitOpenError(self.name, retry_after))
+        return permit
+
+    def _started(self, permit: int) -> Timed:
+        """A permit that knows when the call began, and collects the time it waits in inner layers."""
+        waits = Meter(meter.get()) if self._timed else None
+        if waits is not None:
+            meter.set(waits)
+        return Timed(permit, self._clock.now(), waits)
+
+    def _judge_exception(self, error: Exception) -> Verdict:
+        return FAILURE if self._failure_on(error) and not self._ignore(error) else ABANDONED
+
+    def _judge_result(self, result: object) -> Verdict:
+        return FAILURE if self._failure_if(result) else SUCCESS
+
+    def _fail(self, permit: Any, error: BaseException) -> None:
+        verdict = ABANDONED
+        try:
+            verdict = self.judge(error)
+        finally:
+            self._record(permit, verdict, error, getattr(error, "retry_after", None))
+
+    def _finish(self, permit: Any, result: object) -> None:
+        verdict = ABANDONED
+        try:
+            verdict = self._judge_result(result)
+        finally:
+            self._record(permit, verdict, None, getattr(result, "retry_after", None))
+
+    def _record(self, permit: Any, verdict: Verdict, error: BaseException | None, retry_after: object) -> None:
+        """Count an outcome now, or hand it over if the lock is taken. Never waits."""
+        machine, now = self._machine, self._clock.now()
+        slow = False
+        if type(permit) is Timed:
+            duration = now - permit.began
+            if permit.waits is not None:
+                if meter.get() is permit.waits:
+                    meter.set(permit.waits.outer)
+                slow = self._slow_after is not None and duration - permit.waits.waited > self._slow_after
+            if verdict is SUCCESS:
+                self._note(CallSucceeded, duration=duration, slow=slow)
+            elif verdict is FAILURE:
+                self._note(CallFailed, duration=duration, error=error)
+            permit = permit.permit
+        if permit != UNCOUNTED:
+            machine.late.append((self._apply_locked, (permit, now, slow, retry_after), verdict))
+        machine.unlocked()
+
+    def _apply_locked(self, outcome: tuple[int, float, bool, object], verdict: Verdict) -> tuple[()]:
+        permit, now, slow, retry_after = outcome
+        self._machine.settle_locked(permit, verdict, now, slow, retry_after, self._note)
+        return ()
+
+
+def _test(name: str, value: Any) -> Callable[[Exception], bool]:
+    """A predicate from exception types, a tuple of them, or a predicate."""
+    if isinstance(value, (type, tuple)):
+        kinds = _arguments.exceptions(name, value)
+        return lambda error: isinstance(error, kinds)
+    if not callable(value):
+        raise TypeError(f"{name} must be exception types or a predicate, not {_arguments.shown(value)}")
+    predicate: Callable[[Exception], bool] = value
+    return predicate

@@ -1,0 +1,173 @@
+"""Correlation ids: one name for everything that happens on behalf of one request.
+
+The id lives in one context variable, so it follows tasks and `asyncio.to_thread` by itself, other threads with
+`carried`. `new_id()` is a UUIDv7 (RFC 9562, section 5.7) as 32 lower-case hexadecimal digits: sortable by time, and a
+valid W3C trace-id as it stands. Attempts of a retried call share the id and differ in `attempt_id()`.
+
+Ids that come from outside are checked: 1 to 128 characters out of letters, digits and ``-_.~:/+=@``; anything else is
+replaced by a fresh id and never echoed.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import re
+import secrets
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, MutableMapping
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar, Token, copy_context
+from typing import Any, ParamSpec, TypeVar
+
+from . import clock
+from ._layer import PLAIN, AnyFunction, Layer, Stream, continued, drive, finished, stepped
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_SAFE = re.compile(r"[A-Za-z0-9\-_.~:/+=@]{1,128}")
+_current: ContextVar[str | None] = ContextVar("resilience_correlation_id", default=None)
+attempt: ContextVar[int] = ContextVar("resilience_attempt", default=1)
+
+
+def correlation_id() -> str | None:
+    """The id of the running work, or None outside any."""
+    return _current.get()
+
+
+def attempt_number() -> int:
+    """Which attempt of the innermost retried call is running; 1 outside a retry."""
+    return attempt.get()
+
+
+def attempt_id() -> str | None:
+    """The correlation id with the attempt's number, `"<id>-2"`: stable within an attempt, different for each."""
+    identity = _current.get()
+    return None if identity is None else f"{identity}-{attempt.get()}"
+
+
+def new_id() -> str:
+    """A new id: a UUIDv7 as 32 lower-case hexadecimal digits."""
+    milliseconds = clock.unix_milliseconds() & 0xFFFF_FFFF_FFFF
+    chance = secrets.randbits(74)
+    value = milliseconds << 80 | 0x7 << 76 | (chance >> 62) << 64 | 0b10 << 62 | chance & 0x3FFF_FFFF_FFFF_FFFF
+    return f"{value:032x}"
+
+
+def valid_id(candidate: object) -> bool:
+    """Whether an id from outside may be used as it is."""
+    return isinstance(candidate, str) and _SAFE.fullmatch(candidate) is not None
+
+
+def bind(identity: str | None = None) -> Token[str | None]:
+    """Make `identity` the id from here on in this context; a new one if it is None or not acceptable.
+
+    Returns the token that `unbind` takes. Prefer `bound`, which cannot be forgotten.
+    """
+    return _current.set(identity if identity is not None and valid_id(identity) else new_id())
+
+
+def unbind(token: Token[str | None]) -> None:
+    """Restore what was bound before `bind` returned `token`."""
+    _current.reset(token)
+
+
+@contextmanager
+def bound(identity: str | None = None) -> Iterator[str]:
+    """Bind an id for the length of a block, and yield the one in force."""
+    token = bind(identity)
+    try:
+        yield _current.get() or ""
+    finally:
+        _current.reset(token)
+
+
+def carried(fn: Callable[P, R]) -> Callable[P, R]:
+    """`fn`, to be run in another thread with the context (correlation id, deadline) of this moment.
+
+    Each call runs in a copy of its own, so the function may run in several threads at once.
+    """
+    if not callable(fn):
+        raise TypeError(f"carried needs a callable, not {fn!r}")
+    context = copy_context()
+
+    @functools.wraps(fn, updated=())
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        return context.copy().run(fn, *args, **kwargs)
+
+    return run
+
+
+class CorrelationFilter(logging.Filter):
+    """A filter for stdlib logging handlers that gives every record a `correlation_id` (``"-"`` outside any work)."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.correlation_id = _current.get() or "-"
+        return True
+
+
+def add_correlation(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A structlog processor that adds `correlation_id` to the event, unless the caller set one or there is none."""
+    identity = _current.get()
+    if identity is not None:
+        event.setdefault("correlation_id", identity)
+    return event
+
+
+class _Correlated(Layer):
+    """A layer that gives each call without a correlation id a new one for its length."""
+
+    def __repr__(self) -> str:
+        return "correlated"
+
+    def _wrap_sync(self, fn: AnyFunction) -> AnyFunction:
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            if _current.get() is not None:
+                return fn(*args, **kwargs)
+            token = _current.set(new_id())
+            try:
+                result = fn(*args, **kwargs)
+                if type(result) in PLAIN or finished(result, fn):
+                    return result
+                return continued(self._finish(result, _current.get()), result, fn)
+            finally:
+                _current.reset(token)
+
+        return guarded
+
+    async def _finish(self, awaitable: Any, identity: str | None) -> Any:
+        token = _current.set(identity)
+        try:
+            return await awaitable
+        finally:
+            _current.reset(token)
+
+    def _wrap_async(self, fn: AnyFunction) -> AnyFunction:
+        async def guarded(*args: Any, **kwargs: Any) -> Any:
+            if _current.get() is not None:
+                return await fn(*args, **kwargs)
+            token = _current.set(new_id())
+            try:
+                return await fn(*args, **kwargs)
+            finally:
+                _current.reset(token)
+
+        return guarded
+
+    def _wrap_generator(self, fn: AnyFunction) -> AnyFunction:
+        def guarded(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+            identity = _current.get() or new_id()
+            return (yield from stepped(fn(*args, **kwargs), lambda: bound(identity)))
+
+        return guarded
+
+    def _wrap_async_generator(self, fn: AnyFunction) -> AnyFunction:
+        @asynccontextmanager
+        async def begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncIterator[Stream]:
+            identity = _current.get() or new_id()
+            yield Stream(fn(*args, **kwargs), lambda: bound(identity))
+
+        return drive(begin)
+
+
+correlated: Layer = _Correlated()

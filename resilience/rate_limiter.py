@@ -1,0 +1,339 @@
+"""Rate limiter: so many calls per period, exactly, for everybody or for each key.
+
+Limits are decided by GCRA (see `_limits.py`): O(1) and one float per key, with bursts up to `burst`. A call over the
+limit is rejected with the exact time to come back, or, with `max_wait`, reserves the next free slot and sleeps until
+then, in order of arrival::
+
+    now + wait = max(tat, now) + cost · T - burst · T        T = period / rate
+
+Cancelling the newest reservation returns its tokens. An earlier one forfeits its slot: those behind it keep their
+times, so no two calls ever come closer than the rate allows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from . import _arguments, deadline
+from ._buckets import OVERFLOW, Buckets, Charge, Decision, Reservation
+from ._limits import Algorithm, All, Gcra, Rate, SlidingLog, SlidingWindow
+from ._machine import ABANDONED, FAILURE, SUCCESS, Verdict
+from ._policy import Policy
+from ._ticket import Ticket
+from ._wait import Wait
+from .clock import Clock
+from .events import CallQueued, KeysOverflowed, Listener
+from .exceptions import CallRejectedError, DeadlineExceededError, RateLimitExceededError
+
+_EXEMPT = 0  # the permit of calls with nothing to settle
+_MAX_TIERS = 1024  # algorithms kept for rates by key
+_ALL: Any = ()  # the key of a limiter without keys
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What is left for a key: whole calls `remaining` of `limit`, seconds until all of it is back, and until one is."""
+
+    limit: float
+    remaining: int
+    reset_after: float
+    retry_after: float
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimiterStatistics:
+    """A limiter at one moment: live keys, rejections so far, whether keys overflow at the last look."""
+
+    keys: int
+    rejected: int
+    overflowing: bool
+
+
+class RateLimiter(Policy):
+    """Limit calls to `rate` per `period` seconds, of which `burst` (default `max(1, rate)`) may come at once.
+
+    `also` names further `Rate`s, taken together with the first or not at all; `limiter=SlidingWindow(limit, window)`
+    replaces the rate. `key(*args, **kwargs)` gives each key its own limit (None: this call is exempt); `rate` may be a
+    callable of the key. `cost` is a number or a callable of the call's arguments. `charge_if(outcome)` looks at the
+    result or exception and takes the tokens only if it says so. At most `max_keys` live keys are told apart.
+
+    Raises `RateLimitExceededError` with `limit`, `remaining`, `reset_after` and the exact `retry_after` if the call
+    would have to wait longer than `max_wait` seconds (None: no limit), and `DeadlineExceededError` if the wait would
+    pass the deadline.
+    """
+
+    _machine: Buckets
+    _variable = frozenset({"charge_if", "cost", "key", "listeners", "max_wait", "name"})
+
+    def __init__(
+        self,
+        rate: float | Callable[[Any], float] | None = None,
+        period: float | timedelta = 1.0,
+        *,
+        burst: float | None = None,
+        also: Iterable[Rate] = (),
+        max_wait: float | timedelta | None = 0.0,
+        key: Callable[..., Hashable] | None = None,
+        cost: float | Callable[..., float] = 1,
+        charge_if: Callable[[Any], bool] | None = None,
+        max_keys: int = 100_000,
+        limiter: SlidingWindow | None = None,
+        name: str | None = None,
+        clock: Clock | None = None,
+        listeners: Iterable[Listener] = (),
+    ) -> None:
+        super().__init__(name, clock, listeners)
+        if limiter is not None:
+            if not isinstance(limiter, SlidingWindow):
+                raise TypeError(f"limiter must be a SlidingWindow or None, not {_arguments.shown(limiter)}")
+            if rate is not None or burst is not None:
+                raise ValueError("limiter replaces rate and burst: give one or the other")
+            first: Algorithm = SlidingLog(limiter)
+        elif callable(rate):
+            first = Gcra(Rate(1.0, period, burst))
+            if key is None:
+                raise ValueError("rate as a callable takes the key: give key= too")
+        else:
+            first = Gcra(Rate(rate, period, burst))  # type: ignore[arg-type]
+        others = []
+        for further in also:
+            if not isinstance(further, Rate):
+                raise TypeError(f"also must hold Rate objects, not {_arguments.shown(further)}")
+            others.append(Gcra(further))
+        self._machine = Buckets(
+            All((first, *others)) if others else first,
+            rate if callable(rate) else None,
+            _arguments.count("max_keys", max_keys),
+        )
+        self._configure(max_wait=max_wait, key=key, cost=cost, charge_if=charge_if)
+
+    def admit(self, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        machine = self._machine
+        if self._key is None:
+            key: Hashable = _ALL
+        elif (key := self._key(*args, **(kwargs or {}))) is None:
+            return _EXEMPT
+        if self._constant_cost and type(gcra := machine.algorithm) is Gcra and machine.tier is None:
+            # The common case, spelled out: a known key with room.
+            now = self._clock.now()
+            with machine.lock:
+                states = machine.table.states
+                tat = states.get(key)
+                if tat is not None:
+                    after = (max(now, tat)) + self._constant_cost * gcra.interval
+                    if after - now <= gcra.allowance:
+                        states[key] = after
+                        return _EXEMPT
+        cost = self._fixed_cost if self._cost_of is None else _checked_cost(self._cost_of(*args, **(kwargs or {})))
+        return self._admit_slowly(key, cost)
+
+    def settle(self, permit: Any, verdict: Verdict = SUCCESS) -> None:
+        if type(permit) is Charge:
+            machine = self._machine
+            machine.late.append((self._charge_locked, permit, verdict))
+            machine.unlocked()
+
+    def peek(self, key: Hashable = _ALL) -> Quota:
+        """What is left for `key` now; takes nothing."""
+        machine, now = self._machine, self._clock.now()
+        algorithm = self._algorithm(self._known(key))
+        with machine.lock:
+            table = machine.table
+            state = table.states.get(key)
+            if state is None and len(table) >= table.max_keys and table.live(now, algorithm) >= table.max_keys:
+                state = table.states.get(OVERFLOW)
+            if state is None:
+                state = algorithm.fresh()
+            retry_after = algorithm.earliest(state, now, 1.0) - now
+            reset_after = max(0.0, algorithm.rests_at(state) - now)
+            return Quota(algorithm.capacity, _whole(algorithm.remaining(state, now)), reset_after, retry_after)
+
+    def reserve(self, key: Hashable = _ALL, cost: float = 1, max_wait: float | None = None) -> Reservation:
+        """Take tokens now for a call that the caller starts after `reservation.delay` seconds.
+
+        Raises RateLimitExceededError if that is longer than `max_wait` (None: no limit) or can never be.
+        """
+        limit = math.inf if max_wait is None else _arguments.seconds("max_wait", max_wait, zero=True)
+        taken = self._take(self._known(key), _checked_cost(cost), limit, None)
+        if not isinstance(taken, Reservation):
+            raise self._rejected(taken, key)
+        return taken
+
+    def reset(self, key: Hashable = _ALL) -> None:
+        """Give `key` its full burst back."""
+        machine = self._machine
+        with machine.lock:
+            if self._known(key) in machine.table.states:
+                machine.table.states[key] = machine.algorithm.fresh()
+
+    def update(
+        self,
+        rate: float | Callable[[Any], float] | None = None,
+        period: float | None = None,
+        burst: float | None = None,
+    ) -> None:
+        """Change the limit for all callers; what is left out stays. Used tokens stay used, and reserved slots too."""
+        machine, now = self._machine, self._clock.now()
+        old = machine.algorithm.limits[0] if isinstance(machine.algorithm, All) else machine.algorithm
+        if not isinstance(old, Gcra):
+            raise TypeError("update() changes a rate; this limiter has a SlidingWindow")
+        if callable(rate) != (machine.tier is not None) and rate is not None:
+            raise TypeError("update() cannot turn one rate into a rate for each key, nor back: make a new limiter")
+        kept = old.rate
+        new = Gcra(
+            Rate(
+                kept.limit if rate is None or callable(rate) else rate,
+                kept.period if period is None else period,
+                kept.burst if burst is None else burst,
+            )
+        )
+        with machine.lock:
+            if callable(rate):
+                machine.tier = rate
+            machine.tiers.clear()
+            if isinstance(machine.algorithm, All):
+                machine.algorithm = All((new, *machine.algorithm.limits[1:]))
+                machine.table.convert(lambda state: (new.converted(state[0], now, old), *state[1:]))
+            else:
+                machine.algorithm = new
+                machine.table.convert(lambda state: new.converted(state, now, old))
+
+    def statistics(self) -> RateLimiterStatistics:
+        """A consistent snapshot."""
+        machine = self._machine
+        now = self._clock.now()
+        with machine.lock:
+            live = machine.table.live(now, machine.algorithm)
+            return RateLimiterStatistics(live, machine.rejected, machine.table.overflowing)
+
+    @property
+    def at_rest(self) -> bool:
+        return self.statistics().keys == 0
+
+    def __repr__(self) -> str:
+        machine = self._machine
+        what = machine.algorithm if machine.tier is None else "a rate by key"
+        return f"<RateLimiter {self.name or 'unnamed'}: {what}, {len(machine.table)} keys>"
+
+    # -- private -------------------------------------------------------------------------------------------------------
+
+    def _configure(self, **changes: Any) -> None:
+        if "max_wait" in changes:
+            limit = _arguments.optional_seconds("max_wait", changes["max_wait"], zero=True)
+            self._max_wait = math.inf if limit is None else limit
+        if "key" in changes:
+            self._key = _arguments.function("key", changes["key"])
+        if "charge_if" in changes:
+            self._charge_if = _arguments.function("charge_if", changes["charge_if"])
+            self._judges_results = self._charge_if is not None
+        if "cost" in changes:
+            cost = changes["cost"]
+            self._fixed_cost = 0.0 if callable(cost) else _arguments.number("cost", cost)
+            self._cost_of = cost if callable(cost) else None
+        if self._charge_if is not None and self._max_wait:
+            raise ValueError(
+                "charge_if takes tokens after the call, so nothing is reserved before it: max_wait must be 0"
+            )
+        self._constant_cost = 0.0 if self._charge_if is not None else self._fixed_cost
+        super()._configure(**changes)
+
+    def _longest_wait(self) -> float | None:
+        """Seconds that a call can wait here; None if nothing but the deadline bounds it."""
+        return None if self._max_wait == math.inf else self._max_wait
+
+    def _known(self, key: Hashable) -> Hashable:
+        if (key == _ALL) != (self._key is None and self._machine.tier is None):
+            raise TypeError("this limiter has no keys" if self._key is None else "this limiter is keyed: pass the key")
+        return key
+
+    def _algorithm(self, key: Hashable) -> Algorithm:
+        machine = self._machine
+        if machine.tier is None:
+            return machine.algorithm
+        rate = machine.tier(key)
+        algorithm = machine.tiers.get(rate)
+        if algorithm is None:
+            base = machine.algorithm
+            first, others = (base.limits[0], base.limits[1:]) if isinstance(base, All) else (base, ())
+            assert isinstance(first, Gcra)
+            tier = Gcra(Rate(rate, first.rate.period, first.rate.burst))
+            algorithm = All((tier, *others)) if others else tier
+            if len(machine.tiers) < _MAX_TIERS:
+                machine.tiers[rate] = algorithm
+        return algorithm
+
+    def _admit_slowly(self, key: Hashable, cost: float) -> Any:
+        if self._charge_if is not None:
+            return self._look(key, cost)
+        taken = self._take(key, cost, self._max_wait, deadline.remaining() if self._max_wait else None)
+        if isinstance(taken, CallRejectedError):
+            raise self._rejected(taken, key)
+        if taken.delay <= 0.0:
+            return _EXEMPT
+        self._tell(CallQueued, key=key, seconds=taken.delay)
+        return Wait(self, taken, taken.delay)
+
+    def _look(self, key: Hashable, cost: float) -> Charge:
+        """The permit of a call that would fit now and pays by outcome."""
+        machine, now, algorithm = self._machine, self._clock.now(), self._algorithm(key)
+        with machine.lock:
+            machine.caught_up_locked()
+            decision = machine.decide_locked(key, cost, 0.0, None, now, algorithm)
+        self._tell_overflow(decision, key)
+        if not decision.admitted:
+            raise self._rejected(self._refusal(decision, algorithm), key)
+        return Charge(decision.key, cost, algorithm)
+
+    def _take(self, key: Hashable, cost: float, limit: float, left: float | None) -> Reservation | CallRejectedError:
+        """Take tokens for the first instant within `limit` and `left` seconds, or say why not."""
+        machine, now, algorithm = self._machine, self._clock.now(), self._algorithm(key)
+        with machine.lock:
+            machine.caught_up_locked()
+            decision = machine.decide_locked(key, cost, limit, left, now, algorithm)
+            taken = machine.take_locked(decision, cost, now, algorithm) if decision.admitted else None
+        self._tell_overflow(decision, key)
+        return taken or self._refusal(decision, algorithm)
+
+    def _tell_overflow(self, decision: Decision, key: Hashable) -> None:
+        """Say so when keys begin to share the overflow bucket, once until there is room again."""
+        machine = self._machine
+        if decision.overflows:
+            self._note(KeysOverflowed, key=key, max_keys=machine.table.max_keys)
+        if machine.late or machine.outbox:
+            machine.unlocked()
+
+    def _refusal(self, decision: Decision, algorithm: Algorithm) -> CallRejectedError:
+        wait = None if decision.wait == math.inf else decision.wait
+        if wait is not None and not decision.too_long:
+            return DeadlineExceededError(self.name, wait)
+        remaining = _whole(decision.remaining)
+        return RateLimitExceededError(self.name, wait, algorithm.capacity, remaining, decision.reset_after)
+
+    def _judge_exception(self, error: Exception) -> Verdict:
+        return FAILURE if self._charge_if is not None and self._charge_if(error) else ABANDONED
+
+    def _judge_result(self, result: object) -> Verdict:
+        return FAILURE if self._charge_if is not None and self._charge_if(result) else SUCCESS
+
+    def _charge_locked(self, charge: Charge, verdict: Verdict) -> Iterable[Ticket]:
+        if verdict is FAILURE:
+            self._machine.charge_locked(charge, self._clock.now())
+        return ()
+
+    def _leave_locked(self, wait: Wait, verdict: Verdict) -> Iterable[Ticket]:
+        self._machine.cancel_locked(wait.permit)
+        return ()
+
+
+def _checked_cost(cost: Any) -> float:
+    if isinstance(cost, bool) or not isinstance(cost, (int, float)) or not 0.0 <= cost < math.inf:
+        raise ValueError(f"cost must be a finite number of at least 0, not {_arguments.shown(cost)}")
+    return float(cost)
+
+
+def _whole(tokens: float) -> int:
+    return math.floor(tokens + 1e-9)

@@ -1,0 +1,383 @@
+"""Retry: repeat a call that failed in a way that may pass, after a growing and random pause.
+
+::
+
+    attempt ──► failed, and retryable? ──► attempts, stop ──► wait, Retry-After ──► deadline ──► budget ──► sleep
+                       └────────── any "no" on the way: the original exception, now ────────────┘
+
+What to wait and when to stop are tenacity strategies, so its whole vocabulary works; the default is full jitter on
+exponential backoff ("Exponential Backoff And Jitter", AWS Architecture Blog, 2015). The loop is ours: the first attempt
+costs next to nothing, nothing is shared between calls, and cancellation is never retried.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import tenacity
+from tenacity.retry import retry_base
+
+from . import _arguments
+from ._attempts import Attempt, Run, checked_test, numbered
+from ._layer import PLAIN, AnyFunction, Stream, continued, drive, finished, name_of, require_asyncio, stepped
+from ._machine import Machine
+from ._policy import Policy
+from ._wait import metered
+from .budget import RetryBudget, checked_budget
+from .clock import Clock
+from .correlation import attempt as attempt_variable
+from .events import Listener
+
+On = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool] | retry_base
+Strategy = Callable[[tenacity.RetryCallState], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RetryStatistics:
+    """Since ever: further attempts scheduled, and calls given up although their outcome was retryable."""
+
+    retries: int
+    given_up: int
+
+
+class _Tally(Machine):
+    __slots__ = ("given_up", "retries")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.retries = 0
+        self.given_up = 0
+
+
+class Retry(Policy):
+    """Repeat failed calls, `attempts` times in all.
+
+    `on` says which exceptions are retried: types, a predicate, or a tenacity `retry_base`; it has no default, because
+    retrying what cannot get better is the classic mistake. `retry_if(result)` makes a result unwanted. `wait` (seconds)
+    and `stop` are tenacity strategies. An outcome's own `retry_after`, or what `retry_after(outcome)` finds, is waited
+    for in full; if it is longer than `retry_after_limit` seconds or than the deadline, the call ends now. `budget`
+    limits retries over many calls. Rejections by inner layers are repeated only with `retry_rejections=True`.
+    `before_retry` (sync or async, with no argument or one `RetryScheduled`) runs before each further attempt.
+
+    The last exception is raised as it is, with a note for each attempt; an unwanted result is returned after the last
+    attempt. Cancellation and other bare `BaseException`s are never retried. An ExceptionGroup is retried only if all
+    its leaves would be; a generator only before its first item.
+    """
+
+    _machine: _Tally
+    _variable = frozenset(
+        {
+            *("on", "attempts", "wait", "stop", "retry_if", "retry_after", "retry_after_limit", "budget"),
+            *("retry_rejections", "before_retry", "name", "rng", "listeners"),
+        }
+    )
+
+    def __init__(
+        self,
+        on: On,
+        *,
+        attempts: int = 3,
+        wait: Strategy = tenacity.wait_random_exponential(multiplier=0.1, max=5.0),
+        stop: Strategy | None = None,
+        retry_if: Callable[[Any], bool] | None = None,
+        retry_after: Callable[[Any], float | None] | None = None,
+        retry_after_limit: float | timedelta = 30.0,
+        budget: RetryBudget | None = None,
+        retry_rejections: bool = False,
+        before_retry: Callable[..., Any] | None = None,
+        name: str | None = None,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+        listeners: Iterable[Listener] = (),
+    ) -> None:
+        super().__init__(name, clock, listeners)
+        self._machine = _Tally()
+        self._configure(
+            on=on,
+            attempts=attempts,
+            wait=wait,
+            stop=stop,
+            retry_if=retry_if,
+            retry_after=retry_after,
+            retry_after_limit=retry_after_limit,
+            budget=budget,
+            retry_rejections=retry_rejections,
+            before_retry=before_retry,
+            rng=rng,
+        )
+
+    def statistics(self) -> RetryStatistics:
+        """A consistent snapshot."""
+        machine = self._machine
+        with machine.lock:
+            return RetryStatistics(machine.retries, machine.given_up)
+
+    def __iter__(self) -> Iterator[Attempt]:
+        """`for attempt in retry:` with the work in a `with attempt:` block, for code that is not a function."""
+        run = self._run(None, (), {})
+        while True:
+            attempt = Attempt(run)
+            yield attempt
+            wait = attempt._next()
+            if wait is None:
+                return
+            self._pause(wait)
+            self._prepare(run)
+
+    async def __aiter__(self) -> AsyncGenerator[Attempt, None]:
+        """`async for attempt in retry:`, the same for tasks."""
+        require_asyncio()
+        run = self._run(None, (), {})
+        while True:
+            attempt = Attempt(run)
+            yield attempt
+            wait = attempt._next()
+            if wait is None:
+                return
+            await self._apause(wait)
+            await self._aprepare(run)
+
+    def __repr__(self) -> str:
+        return f"<Retry {self.name or 'unnamed'}: {self.attempts} attempts>"
+
+    # -- private -------------------------------------------------------------------------------------------------------
+
+    def _configure(self, **changes: Any) -> None:
+        for setting, value in changes.items():
+            match setting:
+                case "on":
+                    self._test, self._inspects_results = checked_test(value)
+                case "attempts":
+                    self.attempts = _arguments.count("attempts", value)
+                case "wait" | "stop":
+                    if not (callable(value) or (value is None and setting == "stop")):
+                        raise TypeError(f"{setting} must be a tenacity strategy, not {_arguments.shown(value)}")
+                    setattr(self, f"_{setting}", value)
+                case "retry_if" | "retry_after" | "before_retry":
+                    setattr(self, f"_{setting}", _arguments.function(setting, value))
+                case "retry_after_limit":
+                    self._retry_after_limit = _arguments.seconds(setting, value, zero=True)
+                case "budget":
+                    self._budget = checked_budget(value)
+                case "retry_rejections":
+                    if not isinstance(value, bool):
+                        raise TypeError(f"retry_rejections must be True or False, not {_arguments.shown(value)}")
+                    self._retry_rejections = value
+                case "rng":
+                    if value is not None and not isinstance(value, random.Random):
+                        raise TypeError(f"rng must be a random.Random or None, not {_arguments.shown(value)}")
+                    self._rng = value or random.Random()
+        self._judges_results = self._retry_if is not None or self._inspects_results
+        self._informed = self._before_retry is not None and _takes_argument(self._before_retry)
+        super()._configure(**changes)
+
+    _wait: Strategy
+    _stop: Strategy | None
+    _retry_if: Callable[[Any], bool] | None
+    _retry_after: Callable[[Any], float | None] | None
+    _before_retry: Callable[..., Any] | None
+
+    def _run(self, fn: AnyFunction | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
+        return Run(self, fn, args, kwargs, self._clock.now())
+
+    def _pause(self, wait: float) -> None:
+        if wait > 0.0:
+            self._warn_if_blocking_a_loop()
+            self._clock.sleep(wait)
+            metered(wait)
+
+    async def _apause(self, wait: float) -> None:
+        if wait > 0.0:
+            await self._clock.asleep(wait)
+            metered(wait)
+
+    def _prepare(self, run: Run) -> None:
+        if self._before_retry is not None:
+            result = self._before_retry(*run.report)
+            if inspect.isawaitable(result):
+                if inspect.iscoroutine(result):
+                    result.close()
+                raise TypeError("before_retry is asynchronous, but the retried function is not")
+        run.report = ()
+
+    async def _aprepare(self, run: Run) -> None:
+        if self._before_retry is not None:
+            result = self._before_retry(*run.report)
+            if inspect.isawaitable(result):
+                await result
+        run.report = ()
+
+    def _check_before_retry(self, fn: AnyFunction) -> None:
+        if inspect.iscoroutinefunction(self._before_retry):
+            raise TypeError(f"before_retry is asynchronous, but {name_of(fn)} is not: they must match")
+
+    def _wrap_sync(self, fn: AnyFunction) -> AnyFunction:
+        started = self._clock.now if self._stop is not None else None
+        budget, judges = self._budget, self._judges_results
+
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            began = None if started is None else started()
+            if budget is not None:
+                budget.deposit()
+            try:
+                result = fn(*args, **kwargs)
+            except Exception as error:
+                run = Run(self, fn, args, kwargs, began)
+                wait = run.failed(error)
+                if wait is None:
+                    raise
+            else:
+                if type(result) not in PLAIN and not finished(result, fn):
+                    return continued(self._rest(fn, args, kwargs, began, result), result, fn)
+                if not judges:
+                    return result
+                run = Run(self, fn, args, kwargs, began)
+                wait = run.returned(result)
+                if wait is None:
+                    return result
+                del result
+            return self._again(fn, args, kwargs, run, wait)
+
+        return guarded
+
+    def _again(self, fn: AnyFunction, args: Any, kwargs: Any, run: Run, wait: float) -> Any:
+        while True:
+            self._pause(wait)
+            self._prepare(run)
+            token = attempt_variable.set(run.number)
+            try:
+                result = fn(*args, **kwargs)
+            except Exception as error:
+                next_wait = run.failed(error)
+                if next_wait is None:
+                    raise
+            else:
+                next_wait = run.returned(result) if self._judges_results else None
+                if next_wait is None:
+                    return result
+            finally:
+                attempt_variable.reset(token)
+            wait = next_wait
+
+    async def _rest(self, fn: AnyFunction, args: Any, kwargs: Any, began: float | None, first: Any) -> Any:
+        """The asynchronous rest of a call whose plain callable returns awaitables."""
+
+        async def again(*args: Any, **kwargs: Any) -> Any:
+            result = fn(*args, **kwargs)
+            return result if type(result) in PLAIN or finished(result, fn) else await result
+
+        try:
+            result = await first
+        except Exception as error:
+            run = Run(self, fn, args, kwargs, began)
+            wait = run.failed(error)
+            if wait is None:
+                raise
+        else:
+            if not self._judges_results:
+                return result
+            run = Run(self, fn, args, kwargs, began)
+            wait = run.returned(result)
+            if wait is None:
+                return result
+        return await self._again_async(again, args, kwargs, run, wait)
+
+    def _wrap_async(self, fn: AnyFunction) -> AnyFunction:
+        started = self._clock.now if self._stop is not None else None
+        budget, judges = self._budget, self._judges_results
+
+        async def guarded(*args: Any, **kwargs: Any) -> Any:
+            began = None if started is None else started()
+            if budget is not None:
+                budget.deposit()
+            try:
+                result = await fn(*args, **kwargs)
+            except Exception as error:
+                run = Run(self, fn, args, kwargs, began)
+                wait = run.failed(error)
+                if wait is None:
+                    raise
+            else:
+                if not judges:
+                    return result
+                run = Run(self, fn, args, kwargs, began)
+                wait = run.returned(result)
+                if wait is None:
+                    return result
+                del result
+            return await self._again_async(fn, args, kwargs, run, wait)
+
+        return guarded
+
+    async def _again_async(self, fn: AnyFunction, args: Any, kwargs: Any, run: Run, wait: float) -> Any:
+        require_asyncio()
+        while True:
+            await self._apause(wait)
+            await self._aprepare(run)
+            token = attempt_variable.set(run.number)
+            try:
+                result = await fn(*args, **kwargs)
+            except Exception as error:
+                next_wait = run.failed(error)
+                if next_wait is None:
+                    raise
+            else:
+                next_wait = run.returned(result) if self._judges_results else None
+                if next_wait is None:
+                    return result
+            finally:
+                attempt_variable.reset(token)
+            wait = next_wait
+
+    def _wrap_generator(self, fn: AnyFunction) -> AnyFunction:
+        self._check_before_retry(fn)
+
+        def guarded(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+            inner, number, first = None, 1, None
+            for attempt in self:
+                with attempt:
+                    inner, number = fn(*args, **kwargs), attempt.number
+                    try:
+                        first = next(inner)
+                    except StopIteration as stop:
+                        return stop.value
+            assert inner is not None
+            return (yield from stepped(inner, functools.partial(numbered, number), lambda: first))
+
+        return guarded
+
+    def _wrap_async_generator(self, fn: AnyFunction) -> AnyFunction:
+        @asynccontextmanager
+        async def begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncIterator[Stream]:
+            inner, number, first = None, 1, []
+            async for attempt in self:
+                with attempt:
+                    inner, number = fn(*args, **kwargs), attempt.number
+                    with contextlib.suppress(StopAsyncIteration):
+                        first = [await anext(inner)]
+            assert inner is not None
+
+            async def begun() -> Any:
+                if first:
+                    return first.pop()
+                raise StopAsyncIteration
+
+            yield Stream(inner, functools.partial(numbered, number), begun)
+
+        return drive(begin)
+
+
+def _takes_argument(fn: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(fn).bind(object())
+    except (TypeError, ValueError):
+        return False
+    return True

@@ -1,0 +1,110 @@
+"""Shared fixtures: virtual time, and one way to run a scenario in every colour of caller."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from resilience import Layer, events
+from resilience.testing import ManualClock, VirtualLoop, use_clock
+
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+settings.load_profile("default")
+
+
+class Colour:
+    """Runs a scenario as plain calls or as coroutines in a virtual event loop, on the same manual clock."""
+
+    def __init__(self, name: str, clock: ManualClock) -> None:
+        self.name = name
+        self.clock = clock
+        self.is_async = name == "async"
+        self._loop = VirtualLoop(clock) if self.is_async else None
+
+    def guarded(self, layer: Layer, body: Callable[..., Any]) -> Callable[..., Any]:
+        """`body`, a plain function, under `layer` in this colour, as something to call from the test."""
+        return self.runner(layer(self.function(body)))
+
+    def function(self, body: Callable[..., Any]) -> Callable[..., Any]:
+        """`body` as a function of this colour. It may call `colour.sleep(s)` and return what that returns."""
+        if not self.is_async:
+            return body
+
+        @functools.wraps(body)
+        async def coroutine_function(*args: Any, **kwargs: Any) -> Any:
+            result = body(*args, **kwargs)
+            return await result if asyncio.iscoroutine(result) else result
+
+        return coroutine_function
+
+    def runner(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        """`fn` of this colour as a plain callable that returns its result or raises its error."""
+        return (lambda *args, **kwargs: self.run(fn(*args, **kwargs))) if self.is_async else fn
+
+    def run(self, result: Any) -> Any:
+        """The outcome of a call of this colour."""
+        if self._loop is None:
+            return result
+        return self._loop.run_until_complete(asyncio.ensure_future(result, loop=self._loop))
+
+    def sleep(self, seconds: float, result: Any = None) -> Any:
+        """Let `seconds` pass on the clock, then return `result`: for use as the last expression of a body."""
+        if not self.is_async:
+            self.clock.sleep(seconds)
+            return result
+
+        async def nap() -> Any:
+            await self.clock.asleep(seconds)
+            return result
+
+        return nap()
+
+    def enter(self, manager: Any) -> Any:
+        """Enter a guard in this colour."""
+        return self.run(manager.__aenter__()) if self.is_async else manager.__enter__()
+
+    def exit(self, manager: Any, error: BaseException | None = None) -> Any:
+        """Leave a guard in this colour, with `error` or without."""
+        kind = None if error is None else type(error)
+        return self.run(manager.__aexit__(kind, error, None)) if self.is_async else manager.__exit__(kind, error, None)
+
+    def close(self) -> None:
+        if self._loop is not None:
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.close()
+
+
+@pytest.fixture
+def clock() -> Iterator[ManualClock]:
+    """A manual clock that stands behind every policy during the test. It starts at 1000 s."""
+    manual = ManualClock(1000.0)
+    with use_clock(manual):
+        yield manual
+
+
+@pytest.fixture(params=["sync", "async"])
+def colour(request: pytest.FixtureRequest, clock: ManualClock) -> Iterator[Colour]:
+    """Every scenario that is not about a colour runs in both."""
+    colour = Colour(request.param, clock)
+    yield colour
+    colour.close()
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """A test leaves no subscriber and no context variable behind."""
+    before = {variable: value for variable, value in contextvars.copy_context().items() if _ours(variable)}
+    yield
+    assert events.SUBSCRIBERS == []
+    after = {variable: value for variable, value in contextvars.copy_context().items() if _ours(variable)}
+    assert after == before
+
+
+def _ours(variable: contextvars.ContextVar[Any]) -> bool:
+    return variable.name.startswith("resilience_")
