@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 _SHOWN = 60  # characters of a wrong value that an error message repeats
 
@@ -81,11 +82,16 @@ def listeners(value: object) -> tuple[Callable[[Any], object], ...]:
     """A collection of callables, each taking one event."""
     if not isinstance(value, Iterable) or isinstance(value, (str, bytes)):
         raise TypeError(f"listeners must be a collection of callables taking an event, not {shown(value)}")
-    result = tuple(value)
-    for listener in result:
-        if not callable(listener):
-            raise TypeError(f"listeners must be callables taking an event, not {shown(listener)}")
-    return result
+    return tuple(map(listener, value))
+
+
+def listener(value: Any) -> Callable[[Any], object]:
+    """A callable taking one event. It is called, not awaited, so a coroutine function would silently do nothing."""
+    if not callable(value):
+        raise TypeError(f"a listener must be callable with one event, not {shown(value)}")
+    if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(getattr(value, "__call__", None)):  # noqa: B004
+        raise TypeError(f"a listener must be a plain function, and {shown(value)} is asynchronous")
+    return cast("Callable[[Any], object]", value)
 
 
 def is_exception_type(value: object) -> bool:
@@ -95,11 +101,11 @@ def is_exception_type(value: object) -> bool:
 
 def exceptions(name: str, value: object) -> tuple[type[Exception], ...]:
     """One exception type or a tuple of them, as a tuple; only subclasses of Exception."""
-    kinds = value if isinstance(value, tuple) else (value,)
+    kinds: Any = value if isinstance(value, tuple) else (value,)
     for kind in kinds:
         if not is_exception_type(kind):
             raise TypeError(f"{name} must be an Exception type or a tuple of them, not {shown(kind)}")
-    return kinds
+    return cast("tuple[type[Exception], ...]", kinds)
 
 
 def shown(value: object) -> str:

@@ -6,12 +6,16 @@ frames that hold the run, and such cycles wait for the garbage collector.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import Token
+from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import tenacity
 from tenacity.retry import retry_base
@@ -25,6 +29,7 @@ from .exceptions import CallRejectedError, DeadlineExceededError
 
 _RETRYING = tenacity.Retrying()  # some strategies look at the object they think they belong to
 _NOTE = "resilience: attempt "
+_MOST_NOTES = 100
 # The retry_base classes of tenacity that never ask for a retry of a result; all others have to see results too.
 _BLIND_TO_RESULTS = {
     tenacity.retry_if_exception,
@@ -36,17 +41,16 @@ _BLIND_TO_RESULTS = {
 
 
 class Run:
-    """The attempts of one call. `number` is the attempt that runs, `report` what `before_retry` is told."""
+    """The attempts of one call. `attempt()` makes one, `number` is the one that runs, `report` tells `before_retry`."""
 
-    __slots__ = ("_args", "_fn", "_kwargs", "_notes", "_state", "number", "report", "retry", "started")
+    __slots__ = ("_args", "_fn", "_kwargs", "_notes", "_state", "attempt", "number", "report", "retry", "started")
 
-    def __init__(
-        self, retry: Any, fn: AnyFunction | None, args: tuple[Any, ...], kwargs: dict[str, Any], started: float | None
-    ) -> None:
+    def __init__(self, retry: Any, fn: AnyFunction | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.retry = retry
         self.number = 1
         self.report: tuple[RetryScheduled, ...] | tuple[()] = ()
-        self.started: float = retry._clock.now() if started is None else started
+        self.started: float = retry._clock.now()
+        self.attempt: AnyFunction = _nothing if fn is None else functools.partial(fn, *args, **kwargs)
         self._fn = fn
         self._args = args
         self._kwargs = kwargs
@@ -59,9 +63,9 @@ class Run:
             if not self._wanted(error):
                 wait = None
                 if self._notes:
-                    self._notes.append(self._note_of(error))
+                    self._noted(self._note_of(error))
             else:
-                self._notes.append(self._note_of(error))
+                self._noted(self._note_of(error))
                 wait = self._next(error, error)
         finally:
             self._forget()
@@ -80,7 +84,7 @@ class Run:
                 retry._inspects_results and bool(retry._test(self, None, result))
             ):
                 return None
-            self._notes.append(f"{_NOTE}{self.number} of {retry.attempts} returned {_arguments.shown(result)}")
+            self._noted(f"{_NOTE}{self.number} of {retry.attempts} returned {_arguments.shown(result)}")
             wait = self._next(result, None)
         finally:
             self._forget()
@@ -106,12 +110,16 @@ class Run:
 
     # -- the decision --------------------------------------------------------------------------------------------------
 
-    def _wanted(self, error: BaseException) -> bool:
-        if isinstance(error, BaseExceptionGroup):
-            return all(self._wanted(leaf) for leaf in error.exceptions)
+    def _wanted(self, error: Exception) -> bool:
+        if isinstance(error, ExceptionGroup):
+            for leaf in error.exceptions:
+                if not self._wanted(leaf):
+                    return False
+                self._forget()  # a strategy is shown one outcome at a time
+            return True
         if isinstance(error, CallRejectedError):
             return bool(self.retry._retry_rejections) and not isinstance(error, DeadlineExceededError)
-        return isinstance(error, Exception) and bool(self.retry._test(self, error, None))
+        return bool(self.retry._test(self, error, None))
 
     def _next(self, outcome: Any, error: Exception | None) -> float | None:
         """What every answer depends on, in order: attempts, stop, wait, Retry-After, deadline, budget."""
@@ -120,22 +128,35 @@ class Run:
             return self._stop("attempts", error)
         if retry._stop is not None and retry._stop(self.state(error, outcome)):
             return self._stop("stop", error)
-        wait = self._backoff(error, outcome)
-        asked = _seconds(
-            getattr(outcome, "retry_after", None) if retry._retry_after is None else retry._retry_after(outcome)
-        )
+        wait = least = self._backoff(error, outcome)
+        asked = self._asked(outcome)
         if asked is not None:
             if asked > retry._retry_after_limit:
                 return self._stop("retry_after", error)
+            least = max(wait, asked)
             wait = max(wait, asked + retry._rng.uniform(0.0, min(0.1 * asked, 1.0)))
+        looking_ahead = retry._looks_ahead
+        if looking_ahead is not None:
+            state = self.state(error, outcome)
+            state.upcoming_sleep = wait
+            if looking_ahead(state):
+                return self._stop("stop", error)
+            state.upcoming_sleep = 0.0
         left = deadline.remaining()
         if left is not None and wait >= left:
-            if asked is None or asked >= left:
+            if least >= left:
                 return self._stop("deadline", error)
-            wait = asked  # only the jitter does not fit
+            wait = least  # only the jitter does not fit
         if retry._budget is not None and not retry._budget.withdraw():
             return self._stop("budget", error)
+        self.state(error, outcome).idle_for += wait
         return wait
+
+    def _asked(self, outcome: Any) -> float | None:
+        """How long the outcome asks to wait: what the extractor finds, or else its own `retry_after`."""
+        extract = self.retry._retry_after
+        found = None if extract is None else _seconds(extract(outcome))
+        return _seconds(getattr(outcome, "retry_after", None)) if found is None else found
 
     def _backoff(self, error: Exception | None, result: object) -> float:
         strategy = self.retry._wait
@@ -169,12 +190,15 @@ class Run:
         if retry._informed:
             now = retry._clock.now()
             self.report = (RetryScheduled(policy=retry.name, time=now, attempt=self.number, wait=wait, error=error),)
-        if self._state is not None:
-            self._state.idle_for += wait
         self.number += 1
 
     def _note_of(self, error: Exception) -> str:
         return f"{_NOTE}{self.number} of {self.retry.attempts} raised {_arguments.shown(error)}"
+
+    def _noted(self, note: str) -> None:
+        self._notes.append(note)
+        if len(self._notes) > _MOST_NOTES:
+            del self._notes[_MOST_NOTES // 2]  # the first and the last ones tell the most
 
     def _forget(self) -> None:
         if self._state is not None:
@@ -227,8 +251,43 @@ class Attempt:
         return f"<Attempt {self.number} of {self._run.retry.attempts}>"
 
 
+class Attempts:
+    """The attempts of a `for` or `async for` loop. Not a generator: one left early would need a finaliser's task."""
+
+    __slots__ = ("_attempt", "_run")
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._attempt: Attempt | None = None
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __aiter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Attempt:
+        if self._attempt is not None:
+            wait = self._attempt._next()
+            if wait is None:
+                raise StopIteration
+            self._run.retry._prepare(self._run, wait)
+        self._attempt = Attempt(self._run)
+        return self._attempt
+
+    async def __anext__(self) -> Attempt:
+        if self._attempt is not None:
+            wait = self._attempt._next()
+            if wait is None:
+                raise StopAsyncIteration
+            await self._run.retry._aprepare(self._run, wait)
+        self._attempt = Attempt(self._run)
+        return self._attempt
+
+
 @contextmanager
 def numbered(number: int) -> Iterator[None]:
+    """Let `attempt_number()` be `number` inside the block."""
     token = attempt_variable.set(number)
     try:
         yield
@@ -236,26 +295,53 @@ def numbered(number: int) -> Iterator[None]:
         attempt_variable.reset(token)
 
 
+def _nothing() -> None:
+    """What a `for attempt in retry` loop calls: its work is in the loop's body."""
+
+
 def checked_test(on: Any) -> tuple[Callable[[Run, Exception | None, object], bool], bool]:
     """The test for `Retry(on=…)`, and whether it has to see results as well."""
     if isinstance(on, retry_base):
+        refuse_async("on", on)
         return (lambda run, error, result: on(run.state(error, result))), type(on) not in _BLIND_TO_RESULTS
     if isinstance(on, (type, tuple)):
         kinds = _arguments.exceptions("on", on)
         return (lambda _run, error, _result: isinstance(error, kinds)), False
     if not callable(on):
         raise TypeError(f"on must be exception types, a predicate or a tenacity retry_base, not {_arguments.shown(on)}")
+    refuse_async("on", on)
     return (lambda _run, error, _result: bool(on(error))), False
+
+
+def refuse_async(name: str, value: Any) -> None:
+    """Raise TypeError for an asynchronous function where the answer is needed at once: a coroutine is always true."""
+    if value is not None and (
+        inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(cast("Any", type(value)).__call__)
+    ):
+        raise TypeError(f"{name} must be a plain function, not the asynchronous {_arguments.shown(value)}")
+    if isinstance(value, (tenacity.retry_any, tenacity.retry_all)):
+        for part in value.retries:
+            refuse_async(name, part)
+
+
+def looks_ahead(stop: Any) -> bool:
+    """Whether a stop strategy needs the coming wait: it is asked once more when that is known."""
+    return isinstance(stop, tenacity.stop_before_delay) or any(map(looks_ahead, getattr(stop, "stops", ())))
 
 
 def _annotate(error: Exception, notes: list[str]) -> None:
     """Put our notes on `error`, in place of those of an earlier call: an object raised again must not grow."""
-    kept = [note for note in getattr(error, "__notes__", ()) if not note.startswith(_NOTE)]
-    error.__notes__ = [*kept, *notes]
+    try:
+        kept = [note for note in getattr(error, "__notes__", ()) if not str(note).startswith(_NOTE)]
+        error.__notes__ = [*kept, *notes]
+    except Exception:  # noqa: BLE001 - a frozen exception takes no notes, and must come out all the same
+        return
 
 
 def _seconds(value: Any) -> float | None:
-    """A usable Retry-After: a positive finite number. Anything else is ignored, it comes from outside."""
+    """A usable Retry-After: a positive finite number or timedelta. Anything else is ignored, it comes from outside."""
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return float(value) if 0.0 < value < math.inf else None
+    return float(value) if 0.0 < value <= sys.float_info.max else None

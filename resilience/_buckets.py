@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
-from ._limits import Algorithm
+from ._limits import Algorithm, All, Gcra, ahead, whole_calls
 from ._machine import Machine
 
 
@@ -18,6 +18,7 @@ class _Overflow:
 
 
 OVERFLOW: Any = _Overflow()
+_MAX_TIERS = 1024  # algorithms kept for rates by key
 
 
 class Table:
@@ -36,10 +37,6 @@ class Table:
     def __init__(self, max_keys: int) -> None:
         self.max_keys = max_keys
         self.overflowing = False
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget all keys."""
         self.states: dict[Hashable, Any] = {}
         self._appointments: dict[float, deque[Hashable]] = {}
         self._agenda: list[float] = []  # a heap of the times in _appointments
@@ -53,10 +50,9 @@ class Table:
         self._look(now, algorithm, self.LOOKS)
         if len(self) >= self.max_keys:
             if len(self) <= self.PRESSED:
-                for known, state in list(self.states.items()):
-                    if algorithm.rests_at(state) <= now:
-                        self.states[known] = None  # its appointment finds nothing, and the count is right
-                self.states = {known: state for known, state in self.states.items() if state is not None}
+                for known in [key for key, state in self.states.items() if algorithm.rests_at(state) <= now]:
+                    del self.states[known]
+                self._appoint_all(now, algorithm)
             else:
                 if not self._due and self._agenda:  # look at those that come next, early
                     self._due = self._appointments.pop(heapq.heappop(self._agenda))
@@ -73,10 +69,11 @@ class Table:
         """How many keys are not at rest; O(n)."""
         return sum(algorithm.rests_at(state) > now for key, state in self.states.items() if key is not OVERFLOW)
 
-    def convert(self, change: Callable[[Any], Any]) -> None:
-        """Replace every state by `change(state)`."""
+    def convert(self, change: Callable[[Hashable, Any], Any], now: float, algorithm: Algorithm) -> None:
+        """Replace every state by `change(key, state)`."""
         for key, state in self.states.items():
-            self.states[key] = change(state)
+            self.states[key] = change(key, state)
+        self._appoint_all(now, algorithm)
 
     def _look(self, now: float, algorithm: Algorithm, steps: int) -> None:
         for _ in range(steps):
@@ -92,6 +89,13 @@ class Table:
                     del self.states[key]
                 else:
                     self._appoint(key, rests_at, now)
+
+    def _appoint_all(self, now: float, algorithm: Algorithm) -> None:
+        self._appointments.clear()
+        self._agenda.clear()
+        self._due.clear()
+        for key, state in self.states.items():
+            self._appoint(key, algorithm.rests_at(state), now)
 
     def _appoint(self, key: Hashable, rests_at: float, now: float) -> None:
         # Times are rounded up to a grain between a sixteenth and an eighth of the way there: few distinct appointments.
@@ -114,7 +118,7 @@ class Decision(NamedTuple):
     admitted: bool
     overflows: bool  # the first of a series to use the overflow bucket
     too_long: bool = False  # the wait is beyond the limit, and not only beyond the deadline
-    remaining: float = 0.0
+    remaining: int = 0
     reset_after: float = 0.0
 
 
@@ -123,7 +127,7 @@ class Charge(NamedTuple):
 
     key: Hashable
     cost: float
-    algorithm: Algorithm
+    rate: Any  # that of its tier
 
 
 class Reservation:
@@ -142,8 +146,12 @@ class Reservation:
 
     def cancel(self) -> bool:
         """Give the tokens back, if no later call has taken any; True if they were. Otherwise the slot is forfeited."""
-        with self._buckets.lock:
-            return self._buckets.cancel_locked(self)
+        buckets = self._buckets
+        with buckets.lock:
+            buckets.caught_up_locked()
+            returned = buckets.cancel_locked(self)
+        buckets.unlocked()
+        return returned
 
     def __repr__(self) -> str:
         return f"<Reservation of {self.cost:g} for {self.key!r} in {self.delay:.3f} s>"
@@ -152,15 +160,63 @@ class Reservation:
 class Buckets(Machine):
     """The states of all keys and the algorithm that moves them."""
 
-    __slots__ = ("algorithm", "rejected", "table", "tier", "tiers")
+    __slots__ = ("algorithm", "plain", "rejected", "table", "tier", "tiers")
 
     def __init__(self, algorithm: Algorithm, tier: Callable[[Any], float] | None, max_keys: int) -> None:
         super().__init__()
         self.algorithm = algorithm
         self.tier = tier  # the rate by key, or None
+        self.plain = algorithm if isinstance(algorithm, Gcra) and tier is None else None  # for the short way
         self.tiers: dict[float, Algorithm] = {}  # its algorithms by rate
         self.table = Table(max_keys)
         self.rejected = 0
+
+    @property
+    def first(self) -> Algorithm:
+        """The algorithm without the limits that `also` adds."""
+        return self.algorithm.limits[0] if isinstance(self.algorithm, All) else self.algorithm
+
+    def algorithm_locked(self, rate: Any) -> Algorithm:
+        """The algorithm for a key whose tier has this `rate`."""
+        if self.tier is None:
+            return self.algorithm
+        algorithm = self.tiers.get(rate)
+        if algorithm is None:
+            first = self.first
+            assert isinstance(first, Gcra)
+            algorithm = self._beginning_with(first.at(rate))
+            if len(self.tiers) < _MAX_TIERS:
+                self.tiers[rate] = algorithm
+        return algorithm
+
+    def change(self, new: Gcra, tier: Callable[[Any], float] | None, now: float) -> None:
+        """Put `new`, or with tiers the rate by key `tier`, in the place of the first limit."""
+        old, old_tier = self.first, self.tier
+        assert isinstance(old, Gcra)
+        changes: dict[Hashable, tuple[Gcra, Gcra]] = {}
+        if tier is not None and old_tier is not None:
+            with self.lock:
+                keys = list(self.table.states)
+            changes = {key: (old.at(old_tier(key)), new.at(tier(key))) for key in keys if key is not OVERFLOW}
+
+        def changed(key: Hashable, state: Any) -> Any:
+            if tier is not None and key not in changes:  # what all tiers share, or came in this very moment
+                return state
+            before, after = changes.get(key, (old, new))
+            if isinstance(self.algorithm, All):
+                return (after.converted(state[0], now, before), *state[1:])
+            return after.converted(state, now, before)
+
+        with self.lock:
+            self.tier = tier
+            self.tiers.clear()
+            self.algorithm = self._beginning_with(new)
+            self.plain = new if self.plain is not None else None
+            self.table.convert(changed, now, self.algorithm)
+        self.unlocked()
+
+    def _beginning_with(self, first: Gcra) -> Algorithm:
+        return All((first, *self.algorithm.limits[1:])) if isinstance(self.algorithm, All) else first
 
     def decide_locked(
         self, key: Hashable, cost: float, limit: float, left: float | None, now: float, algorithm: Algorithm
@@ -173,13 +229,15 @@ class Buckets(Machine):
             if state is None:
                 state = algorithm.fresh()
         start = algorithm.earliest(state, now, cost) if cost <= algorithm.capacity else math.inf
-        wait = start - now
-        before, self.table.overflowing = self.table.overflowing, len(self.table) >= self.table.max_keys
-        overflows = key is OVERFLOW and not before
+        wait = ahead(start, now)
+        table = self.table
+        overflows = key is OVERFLOW and not table.overflowing
+        if overflows or len(table) < table.max_keys:
+            table.overflowing = overflows
         if wait <= limit and start < math.inf and (left is None or wait <= left):
             return Decision(key, state, start, wait, True, overflows)
         self.rejected += 1
-        remaining, reset_after = algorithm.remaining(state, now), max(0.0, algorithm.rests_at(state) - now)
+        remaining, reset_after = whole_calls(algorithm, state, now), max(0.0, algorithm.rests_at(state) - now)
         return Decision(key, state, start, wait, False, overflows, wait > limit, remaining, reset_after)
 
     def take_locked(self, decision: Decision, cost: float, now: float, algorithm: Algorithm) -> Reservation:
@@ -190,15 +248,22 @@ class Buckets(Machine):
 
     def charge_locked(self, charge: Charge, now: float) -> None:
         """Take tokens after the fact, even if that leaves a debt."""
-        state = self.table.states.get(charge.key)
-        after = charge.algorithm.taken(charge.algorithm.fresh() if state is None else state, now, charge.cost)
-        self.table.add(charge.key, after, now, charge.algorithm)
+        algorithm, key = self.algorithm_locked(charge.rate), charge.key
+        state = self.table.states.get(key)
+        if state is None:
+            # The key had room when the call began. Many that began together must not fill more than the table holds.
+            key = self.table.place(key, now, algorithm)
+            state = self.table.states.get(key)
+        after = algorithm.taken(algorithm.fresh() if state is None else state, now, charge.cost)
+        self.table.add(key, after, now, algorithm)
 
     def cancel_locked(self, reservation: Reservation) -> bool:
-        states = self.table.states
-        state = states.get(reservation.key)
-        if reservation.stale or state is None or self.algorithm.mark(state) is not reservation.mark:
+        if reservation.stale:
             return False
         reservation.stale = True
+        states = self.table.states
+        state = states.get(reservation.key)
+        if state is None or self.algorithm.mark(state) is not reservation.mark:
+            return False
         states[reservation.key] = self.algorithm.returned(state, reservation.before)
         return True

@@ -49,8 +49,8 @@ class BreakerStatistics:
     """A breaker at one moment. `calls`, `failures` and `slow` are those inside the window.
 
     `streak` counts failures in a row, `reopened` the openings in a row without closing between, `retry_after` the
-    seconds until a call can pass (None if one can now, or if the circuit is isolated), `probes` the leases that are
-    out, `rejected` all refusals so far.
+    seconds until a circuit that is enabled lets a call pass (None if it would now, or if it is isolated), `probes` the
+    leases that are out, `rejected` all refusals so far.
     """
 
     state: State
@@ -74,7 +74,7 @@ class Timed(NamedTuple):
 
 
 class Circuit(Machine):
-    """Guarded by `lock`: everything but the reading of `closed_permit`."""
+    """Guarded by `lock`: everything but the reading of `closed_permit` and `refuses_until`."""
 
     __slots__ = (
         "_failures",
@@ -93,6 +93,7 @@ class Circuit(Machine):
         "failure_threshold",
         "minimum_calls",
         "mode",
+        "refuses_until",
         "rejected",
         "reopened",
         "slow_call_rate",
@@ -131,13 +132,14 @@ class Circuit(Machine):
                 f" close; it is {self._threshold}"
             )
         self._probe_lease = _arguments.seconds("probe_lease", options["probe_lease"])
-        self._rng = rng or random.Random()
+        self._rng = rng or random.SystemRandom()  # it has no state, which the children of a fork would share
         self.window_type = window
         self.window = window.start()
         self.state = CLOSED
         self.mode = "enabled"
         self.closed_permit: int | None = self.generation
         self._open_until = -math.inf
+        self.refuses_until = -math.inf  # the same, where refusing is all there is to do until then
         self._leases: dict[int, float] = {}  # lease -> the instant it expires, in that order
         self._successes = self._failures = 0  # of this round of probes
         self.streak = self.reopened = self.rejected = 0
@@ -168,6 +170,9 @@ class Circuit(Machine):
         self, permit: int, verdict: Verdict, now: float, slow: bool, retry_after: object, note: Note
     ) -> None:
         """Count the outcome of a call. A permit of an older generation, or an expired lease, changes nothing."""
+        if self.mode == "disabled":  # nothing counts and nobody watches the clock
+            self._leases.pop(permit, None)
+            return
         self._pass_time_locked(now, note)
         if permit == self.closed_permit:
             if verdict is not ABANDONED:
@@ -195,7 +200,9 @@ class Circuit(Machine):
         self.mode = mode
         self._publish_locked()
 
-    def statistics_locked(self, now: float) -> BreakerStatistics:
+    def statistics_locked(self, now: float, note: Note) -> BreakerStatistics:
+        if self.mode != "disabled":
+            self._pass_time_locked(now, note)
         self.window.catch_up(now)
         retry_after = None
         if self.state is OPEN and now < self._open_until:
@@ -264,10 +271,10 @@ class Circuit(Machine):
         pause = min(self._recovery * 2.0 ** min(reopened, 1000), self._max_recovery)
         pause *= 1.0 + self._rng.uniform(-self._jitter, self._jitter)
         if isinstance(retry_after, (int, float)) and retry_after > pause:
-            pause = max(pause, min(float(retry_after), self._max_recovery))
+            pause = max(pause, float(min(retry_after, self._max_recovery)))
+        self._open_until = now + pause
         self._enter_locked(OPEN)
         self.reopened = reopened + 1
-        self._open_until = now + pause
         note(CircuitOpened, time=now, reason=reason, recovery_time=pause)
 
     def _close_locked(self, reason: str, now: float, note: Note) -> None:
@@ -288,6 +295,7 @@ class Circuit(Machine):
 
     def _publish_locked(self) -> None:
         self.closed_permit = self.generation if self.state is CLOSED and self.mode != "disabled" else None
+        self.refuses_until = self._open_until if self.state is OPEN and self.mode == "enabled" else -math.inf
 
 
 def _share(part: int, whole: int, rate: float) -> bool:

@@ -95,14 +95,14 @@ def colour_of(fn: object) -> str:
         raise TypeError(f"cannot guard {shown(fn)}: pass the function, not what calling it returned")
     if not callable(fn):
         raise TypeError(f"cannot guard {shown(fn)}: it is not callable")
-    if getattr(fn, "__code__", None) in _CONTEXT_MANAGER_CODES:
+    target: Any = fn
+    while isinstance(target, functools.partial):
+        target = target.func
+    if getattr(target, "__code__", None) in _CONTEXT_MANAGER_CODES:
         raise TypeError(
             f"cannot guard {shown(fn)}: a context manager function returns before its block runs;"
             " use `with policy.guard():` around or inside the block"
         )
-    target: Any = fn
-    while isinstance(target, functools.partial):
-        target = target.func
     # An object with a `__call__` of its own: the method decides, the object itself tells inspect nothing.
     candidates = [target] if inspect.isroutine(target) else [target, type(target).__call__]
     for candidate in candidates:
@@ -111,6 +111,8 @@ def colour_of(fn: object) -> str:
         if inspect.isasyncgenfunction(candidate):
             return "async generator"
         if inspect.isgeneratorfunction(candidate):
+            if getattr(getattr(candidate, "__code__", None), "co_flags", 0) & inspect.CO_ITERABLE_COROUTINE:
+                raise TypeError(f"cannot guard {shown(fn)}: write an `async def` in place of types.coroutine")
             return "generator"
     return "sync"
 

@@ -6,6 +6,7 @@ for it; and every unlocker looks whether something was handed over meanwhile.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 import threading
@@ -14,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from ._lock import Lock
 from ._ticket import Ticket
 from .events import Event, Listener, deliver
 
@@ -33,10 +35,11 @@ SUCCESS, FAILURE, ABANDONED = Verdict.SUCCESS, Verdict.FAILURE, Verdict.ABANDONE
 class Machine:
     """The shared state behind a policy and its variants: one lock, a generation, and what is to be done outside it."""
 
-    __slots__ = ("__weakref__", "emitting", "generation", "late", "lock", "outbox")
+    __slots__ = ("__weakref__", "emitting", "free", "generation", "late", "lock", "outbox")
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = Lock()
+        self.free = self.lock.free  # its token, for the hot paths
         self.generation = 1
         # Settlements that found the lock taken, and events on their way to the listeners. Appending to a deque is
         # atomic and allowed in a finaliser.
@@ -53,12 +56,13 @@ class Machine:
             finally:
                 self.lock.release()
             self.wake(woken)
-        while self.outbox and self.emitting.acquire(False):
+        emitting = self.emitting  # a listener may fork, and the child then has a new one
+        while self.outbox and emitting.acquire(False):
             try:
                 while self.outbox:
                     deliver(*self.outbox.popleft())
             finally:
-                self.emitting.release()
+                emitting.release()
 
     def caught_up_locked(self) -> list[Ticket]:
         """Apply what was handed over, so that a decision sees all that came before it; returns the tickets to wake."""
@@ -76,7 +80,8 @@ class Machine:
 
     def forked(self) -> None:
         """In the child of a fork: new locks, nothing in flight, and no permit of the parent counts."""
-        self.lock = threading.Lock()
+        self.lock = Lock()
+        self.free = self.lock.free
         self.emitting = threading.Lock()
         self.late.clear()
         self.outbox.clear()
@@ -88,7 +93,9 @@ _machines: weakref.WeakSet[Machine] = weakref.WeakSet()
 
 def _after_fork_in_child() -> None:
     for machine in list(_machines):
-        machine.forked()
+        # A machine that lacks a field was being made by a thread of the parent: nobody here will ever see it.
+        with contextlib.suppress(AttributeError):
+            machine.forked()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import sys
 import warnings
 from collections.abc import AsyncIterator, Generator, Iterable
 from contextlib import asynccontextmanager
@@ -25,7 +26,7 @@ from typing import Any, ClassVar, Self
 
 from . import _arguments, deadline
 from ._layer import PLAIN, AnyFunction, Layer, Stream, continued, drive, finished, require_asyncio
-from ._machine import ABANDONED, FAILURE, SUCCESS, Machine, Verdict
+from ._machine import ABANDONED, FAILURE, SUCCESS, Verdict
 from ._ticket import Ticket
 from ._wait import Wait
 from .clock import Clock, checked
@@ -37,9 +38,10 @@ from .exceptions import CallRejectedError
 class Policy(Layer):
     """A layer with state. Decorator, guard, transport and middleware all go through `admit` and `settle`."""
 
-    _machine: Machine
+    _machine: Any  # a Machine; each policy narrows it to its own
     _variable: ClassVar[frozenset[str]] = frozenset()  # the settings that `with_` may change
     _judges_results = False  # whether results matter, not only exceptions
+    _settles = True  # whether the end of a call matters at all
 
     def __init__(self, name: str | None, clock: Clock | None, listeners: Iterable[Listener]) -> None:
         self.name = _arguments.text("name", name)
@@ -70,7 +72,7 @@ class Policy(Layer):
             return FAILURE
         return ABANDONED
 
-    def guard(self, *args: Any, **kwargs: Any) -> Guard:
+    def guard(self, /, *args: Any, **kwargs: Any) -> Guard:
         """One call's guard, for `with` or `async with`; the arguments go to key, cost and the like."""
         return Guard(self, args, kwargs)
 
@@ -164,7 +166,7 @@ class Policy(Layer):
                 f"{self!r} makes a plain function wait and blocks the event loop of this thread;"
                 " decorate an `async def` instead",
                 RuntimeWarning,
-                stacklevel=5,
+                stacklevel=_level_of_caller(),
             )
 
     # -- the four colours ----------------------------------------------------------------------------------------------
@@ -172,6 +174,18 @@ class Policy(Layer):
     def _wrap_sync(self, fn: AnyFunction) -> AnyFunction:
         admit, settle, fail, unfinished = self.admit, self.settle, self._fail, self._unfinished
         finish = self._finish if self._judges_results else None
+
+        def admitted(*args: Any, **kwargs: Any) -> Any:
+            permit = admit(args, kwargs)
+            if type(permit) is Wait:
+                permit.block()
+            result = fn(*args, **kwargs)
+            if type(result) not in PLAIN:
+                finished(result, fn)
+            return result
+
+        if not self._settles:
+            return admitted
 
         def guarded(*args: Any, **kwargs: Any) -> Any:
             permit = admit(args, kwargs)
@@ -194,11 +208,13 @@ class Policy(Layer):
 
     def _unfinished(self, permit: Any, result: Any, fn: AnyFunction) -> object:
         """The rest of a call whose plain callable returned something to await; None if it is all done."""
-        guard = Guard(self, permit=permit)  # dropped if `finished` raises: that says nothing about the dependency
-        if finished(result, fn):
-            guard.release()
-            return None
-        return continued(self._later(guard, result), result, fn)
+        try:
+            if finished(result, fn):
+                return None
+        except TypeError:  # a result that no layer can follow says nothing about the dependency
+            self.settle(permit, ABANDONED)
+            raise
+        return continued(self._later(Guard(self, permit=permit), result), result, fn)
 
     async def _later(self, guard: Guard, awaitable: Any) -> Any:
         with guard:
@@ -210,6 +226,19 @@ class Policy(Layer):
         admit, settle, fail = self.admit, self.settle, self._fail
         finish = self._finish if self._judges_results else None
         unchecked = True
+
+        async def admitted(*args: Any, **kwargs: Any) -> Any:
+            nonlocal unchecked
+            if unchecked:
+                require_asyncio()
+                unchecked = False
+            permit = admit(args, kwargs)
+            if type(permit) is Wait:
+                await permit.suspend()
+            return await fn(*args, **kwargs)
+
+        if not self._settles:
+            return admitted
 
         async def guarded(*args: Any, **kwargs: Any) -> Any:
             nonlocal unchecked
@@ -248,6 +277,14 @@ class Policy(Layer):
                 yield Stream(fn(*args, **kwargs))
 
         return drive(begin)
+
+
+def _level_of_caller() -> int:
+    """The `stacklevel` with which a warning of the calling function names the code that uses this package."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__package__") == __package__:
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 _UNSET: Any = object()

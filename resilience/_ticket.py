@@ -15,7 +15,7 @@ from .clock import Clock
 
 
 class Ticket:
-    """One waiter's place. `granted` is guarded by the lock of the queue's owner.
+    """One waiter's place. `granted` is set by the queue's owner under its lock, until the grant is taken or passed on.
 
     `give_back(ticket, verdict)` is the owner's, for a grant whose waiter turns out to be gone; it runs under the lock.
     """

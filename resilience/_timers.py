@@ -11,11 +11,19 @@ from __future__ import annotations
 import asyncio
 import heapq
 import math
+import sys
+from collections.abc import Callable
+from typing import Any, cast
 
 from .clock import Clock, TimerHandle
 from .deadline import Deadline
 
-_PER_SECOND = 100  # the finest slots
+# What `asyncio.current_task(loop)` answers. It is C from 3.12 on; on 3.11 it is Python code around one dict look-up.
+current_task: Callable[[asyncio.AbstractEventLoop], asyncio.Task[Any] | None] = (
+    asyncio.current_task if sys.version_info >= (3, 12) else cast("Any", asyncio.tasks)._current_tasks.get
+)
+
+PER_SECOND = 100  # the finest slots
 _LONGEST_TIMER = (
     86_400.0  # event loops do not take arbitrarily long timers; a ring that finds nothing due sets the next
 )
@@ -24,45 +32,50 @@ _LONGEST_TIMER = (
 class Timers:
     """The deadlines of one event loop on one clock. Used by the loop's own thread only."""
 
-    __slots__ = ("_armed", "_clock", "_handle", "_heap", "_slots", "loop")
+    __slots__ = ("_armed", "_clock", "_handle", "_heap", "loop", "slots")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, clock: Clock) -> None:
         self.loop = loop
         self._clock = clock
-        self._slots: dict[int, set[Deadline]] = {}
+        self.slots: dict[int, set[Deadline]] = {}
         self._heap: list[int] = []
         self._armed: float = math.inf  # the slot that the timer is set for
         self._handle: TimerHandle | None = None
 
     def add(self, deadline: Deadline, grain: int) -> set[Deadline]:
         """Fire `deadline` when its time has come; to prevent that, discard it from the set returned."""
-        slot = (int(deadline.when * _PER_SECOND) // grain + 1) * grain
-        waiting = self._slots.get(slot)
+        slot = (int(deadline.when * PER_SECOND) // grain + 1) * grain
+        waiting = self.slots.get(slot)
         if waiting is None:
-            waiting = self._slots[slot] = set()
-            heapq.heappush(self._heap, slot)
-            if slot < self._armed:
-                self._arm(slot)
+            waiting = self.opened(slot)
         waiting.add(deadline)
+        return waiting
+
+    def opened(self, slot: int) -> set[Deadline]:
+        """A new slot, with the timer set for it if it is the earliest."""
+        waiting = self.slots[slot] = set()
+        heapq.heappush(self._heap, slot)
+        if slot < self._armed:
+            self._arm(slot)
         return waiting
 
     def _arm(self, slot: int) -> None:
         if self._handle is not None:
             self._handle.cancel()
         self._armed = slot
-        delay = min(slot / _PER_SECOND - self._clock.now(), _LONGEST_TIMER)
+        delay = min(slot / PER_SECOND - self._clock.now(), _LONGEST_TIMER)
         self._handle = self._clock.call_later(self.loop, max(0.0, delay), self._ring)
 
     def _ring(self) -> None:
         self._handle = None
         self._armed = math.inf
         now = self._clock.now()
-        while self._heap and self._heap[0] / _PER_SECOND <= now:
-            for deadline in self._slots.pop(heapq.heappop(self._heap)):
+        while self._heap and self._heap[0] / PER_SECOND <= now:
+            for deadline in self.slots.pop(heapq.heappop(self._heap)):
                 deadline.fire()
-        if not all(self._slots.values()):
-            self._slots = {slot: waiting for slot, waiting in self._slots.items() if waiting}
-            self._heap = sorted(self._slots)
+        if not all(self.slots.values()):
+            self.slots = {slot: waiting for slot, waiting in self.slots.items() if waiting}
+            self._heap = sorted(self.slots)
         if self._heap:
             self._arm(self._heap[0])
 

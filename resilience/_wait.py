@@ -15,14 +15,23 @@ from .exceptions import CallRejectedError, DeadlineExceededError
 class Meter:
     """Adds up the seconds that a call spent waiting in inner layers; a breaker subtracts them from its duration."""
 
-    __slots__ = ("outer", "waited")
+    __slots__ = ("done", "outer", "waited")
 
     def __init__(self, outer: Meter | None) -> None:
         self.outer = outer
         self.waited = 0.0
+        self.done = False  # a call may end in another context than it began in, where its meter then stays
 
 
 meter: ContextVar[Meter | None] = ContextVar("resilience_meter", default=None)
+
+
+def running_meter() -> Meter | None:
+    """The meter of the innermost call around the running code that has not ended."""
+    found = meter.get()
+    while found is not None and found.done:
+        found = found.outer
+    return found
 
 
 def metered(seconds: float) -> None:
@@ -66,7 +75,7 @@ class Wait:
     `permit` is what the call gets when the wait is over.
     """
 
-    __slots__ = ("decision", "permit", "policy", "seconds", "ticket")
+    __slots__ = ("decision", "hurried", "permit", "policy", "seconds", "ticket")
 
     def __init__(
         self,
@@ -81,6 +90,7 @@ class Wait:
         self.seconds = seconds
         self.ticket = ticket
         self.decision = decision
+        self.hurried = False  # whether the deadline is what limits the wait
 
     def block(self) -> Any:
         """Wait in this thread; returns the permit or raises a rejection. Whatever happens, nothing leaks."""
@@ -120,15 +130,17 @@ class Wait:
 
     def _limit(self) -> float | None:
         left = deadline.remaining()
-        if left is None or self.seconds is None:
-            return self.seconds if left is None else left
-        return min(left, self.seconds)
+        if left is None or (self.seconds is not None and self.seconds < left):
+            return self.seconds
+        self.hurried = True
+        return left
 
     def _over(self, granted: bool, waited: float) -> Any:
         metered(waited)
-        if granted or not self.policy._withdraw(self):
-            return self.permit  # perhaps the grant came in the very moment the wait ended
-        left = deadline.remaining()
-        if left is not None and left <= 0.0:
+        if granted or not self.policy._withdraw(self):  # perhaps the grant came in the very moment the wait ended
+            if self.ticket is not None:
+                self.ticket.granted = False  # taken: a wake-up that comes after our loop has closed gives nothing back
+            return self.permit
+        if self.hurried:
             raise self.policy._rejected(DeadlineExceededError(self.policy.name))
         raise self.policy._rejected(self.policy._waited_too_long())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Protocol
 
 from . import _arguments
@@ -19,6 +20,8 @@ class Counts(Protocol):
     calls: int
     failures: int
     slow: int
+    edge: float  # before this instant a success may be counted as `calls += 1; current[0] += 1`
+    current: list[int]
 
     def record(self, now: float, failed: bool, slow: bool) -> None: ...
 
@@ -32,7 +35,7 @@ class CountWindow:
     size: int
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "size", _arguments.count("CountWindow.size", self.size))
+        _arguments.count("CountWindow.size", self.size)
         if self.size > 1_000_000:
             raise ValueError(f"CountWindow.size must be at most 1000000, not {self.size}")
 
@@ -48,25 +51,29 @@ class TimeWindow:
     """
 
     seconds: float
-    buckets: int = 10
+    buckets: int
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "seconds", _arguments.seconds("TimeWindow.seconds", self.seconds))
-        _arguments.count("TimeWindow.buckets", self.buckets)
-        if self.buckets > 10_000:
-            raise ValueError(f"TimeWindow.buckets must be at most 10000, not {self.buckets}")
+    def __init__(self, seconds: float | timedelta, buckets: int = 10) -> None:
+        object.__setattr__(self, "seconds", _arguments.seconds("TimeWindow.seconds", seconds))
+        object.__setattr__(self, "buckets", _arguments.count("TimeWindow.buckets", buckets))
+        if buckets > 10_000:
+            raise ValueError(f"TimeWindow.buckets must be at most 10000, not {buckets}")
+        if self.seconds / buckets < 1e-6:  # far below, the numbers of the buckets would overflow
+            raise ValueError(f"TimeWindow.seconds must be at least a microsecond per bucket, not {self.seconds}")
 
     def start(self) -> Counts:
         return _LastSeconds(self.seconds / self.buckets, self.buckets)
 
 
 class _LastCalls:
-    __slots__ = ("_marks", "_next", "_size", "calls", "failures", "slow")
+    __slots__ = ("_marks", "_next", "_size", "calls", "current", "edge", "failures", "slow")
 
     def __init__(self, size: int) -> None:
         self._marks = bytearray(size)  # bit 0: failed, bit 1: slow
         self._size = size
         self._next = 0
+        self.edge = -math.inf
+        self.current = [0]
         self.calls = self.failures = self.slow = 0
 
     def record(self, now: float, failed: bool, slow: bool) -> None:
@@ -87,19 +94,20 @@ class _LastCalls:
 
 
 class _LastSeconds:
-    __slots__ = ("_buckets", "_edge", "_index", "_width", "calls", "failures", "slow")
+    __slots__ = ("_buckets", "_index", "_width", "calls", "current", "edge", "failures", "slow")
 
     def __init__(self, width: float, buckets: int) -> None:
         self._width = width
         self._buckets = [[0, 0, 0] for _ in range(buckets)]
         self._index = 0  # number of the current bucket, counted from the clock's zero
-        self._edge = -math.inf  # where the current bucket ends
+        self.current = self._buckets[0]
+        self.edge = -math.inf  # where the current bucket ends
         self.calls = self.failures = self.slow = 0
 
     def record(self, now: float, failed: bool, slow: bool) -> None:
-        if now >= self._edge:
+        if now >= self.edge:
             self.catch_up(now)
-        bucket = self._buckets[self._index % len(self._buckets)]
+        bucket = self.current
         bucket[0] += 1
         self.calls += 1
         if failed:
@@ -111,7 +119,7 @@ class _LastSeconds:
 
     def catch_up(self, now: float) -> None:
         """Drop the buckets that have left the window by `now`; costs at most one step per bucket."""
-        if now < self._edge:
+        if now < self.edge:
             return
         index = math.floor(now / self._width)
         for step in range(min(index - self._index, len(self._buckets))):
@@ -121,4 +129,5 @@ class _LastSeconds:
             self.slow -= bucket[2]
             bucket[:] = (0, 0, 0)
         self._index = index
-        self._edge = (index + 1) * self._width
+        self.current = self._buckets[index % len(self._buckets)]
+        self.edge = (index + 1) * self._width

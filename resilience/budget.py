@@ -78,6 +78,8 @@ class RetryBudget:
         self.ratio = _arguments.number("ratio", ratio, zero=True, maximum=1000.0)
         self.minimum_per_second = _arguments.number("minimum_per_second", minimum_per_second, zero=True)
         self.window = _arguments.seconds("window", window)
+        if self.window < 1e-3:  # the number of a bucket must stay within what a float can tell apart
+            raise ValueError(f"window must be at least 0.001 s, not {_arguments.shown(window)}")
         self.name = _arguments.text("name", name)
         self._clock = checked(clock)
         self._free = self.minimum_per_second * self.window

@@ -16,12 +16,12 @@ from datetime import timedelta
 from typing import Any
 
 from . import _arguments, deadline
-from ._machine import ABANDONED, SUCCESS, Machine, Verdict
+from ._machine import SUCCESS, Machine, Verdict
 from ._policy import Policy
 from ._ticket import Ticket
 from ._wait import Wait
 from .clock import Clock
-from .events import CallQueued, Listener
+from .events import SUBSCRIBERS, CallQueued, Listener
 from .exceptions import BulkheadFullError, CallRejectedError, DeadlineExceededError
 
 
@@ -86,16 +86,32 @@ class Bulkhead(Policy):
 
     def admit(self, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         machine = self._machine
-        with machine.lock:
-            if machine.used < machine.capacity and not machine.late:
-                machine.used += 1
-                return machine.generation
+        if machine.used < machine.capacity:
+            free = machine.free
+            try:
+                free.pop()
+            except IndexError:  # somebody is inside
+                return self._admit_or_queue()
+            try:
+                if machine.used < machine.capacity and not machine.late:
+                    machine.used += 1
+                    return machine.generation
+            finally:
+                free.append(None)
+        elif not (machine.max_queue or machine.late or SUBSCRIBERS or self._listeners):
+            # Full, and nowhere to wait: one look at the count decides, at the instant of the look.
+            machine.rejected += 1  # a statistic; a lost count under contention is cheaper than a lock
+            raise BulkheadFullError.__new__(BulkheadFullError, self.name)
         return self._admit_or_queue()
 
     def settle(self, permit: Any, verdict: Verdict = SUCCESS) -> None:
         machine = self._machine
-        lock = machine.lock
-        if lock.acquire(False):
+        free = machine.free
+        try:
+            free.pop()
+        except IndexError:  # somebody is inside, perhaps this very thread
+            machine.late.append((self._release_locked, permit, verdict))
+        else:
             woken: Iterable[Ticket] = ()
             try:
                 if machine.queue:
@@ -103,11 +119,9 @@ class Bulkhead(Policy):
                 elif permit == machine.generation:
                     machine.used -= 1
             finally:
-                lock.release()
+                free.append(None)
             if woken:
                 machine.wake(woken)
-        else:
-            machine.late.append((self._release_locked, permit, verdict))
         if machine.late or machine.outbox:
             machine.unlocked()
 
@@ -135,7 +149,7 @@ class Bulkhead(Policy):
 
     @property
     def at_rest(self) -> bool:
-        return self._machine.used == 0
+        return self.statistics().in_use == 0
 
     def __repr__(self) -> str:
         machine = self._machine
@@ -168,7 +182,7 @@ class Bulkhead(Policy):
                 machine.rejected += 1
                 refusal = DeadlineExceededError(self.name)
             else:
-                ticket = Ticket(self._dead_waiter_locked)
+                ticket = Ticket(self._take_back_locked)
                 machine.queue[ticket] = None
                 machine.queued += 1
                 permit = Wait(self, machine.generation, self._max_wait, ticket)
@@ -197,26 +211,33 @@ class Bulkhead(Policy):
             woken.append(ticket)
         return woken
 
-    def _dead_waiter_locked(self, ticket: Ticket, verdict: Verdict) -> Iterable[Ticket]:
-        return self._release_locked(self._machine.generation, verdict)
-
     def _leave_locked(self, wait: Wait, verdict: Verdict) -> Iterable[Ticket]:
-        ticket = wait.ticket
-        if ticket is None or not ticket.granted:
-            self._machine.queue.pop(ticket, None)  # type: ignore[arg-type]
+        assert wait.ticket is not None
+        self._machine.queue.pop(wait.ticket, None)
+        # What was granted before a fork is no slot of the child.
+        return self._take_back_locked(wait.ticket, verdict) if wait.permit == self._machine.generation else ()
+
+    def _take_back_locked(self, ticket: Ticket, verdict: Verdict) -> Iterable[Ticket]:
+        """Pass on the slot that was granted to a waiter who is gone, if any."""
+        # Two may tell us so: the waiter itself when it is finalised, and its closed loop when it was to be woken.
+        if not ticket.granted:
             return ()
-        return self._release_locked(wait.permit, ABANDONED)
+        ticket.granted = False
+        return self._release_locked(self._machine.generation, verdict)
 
     def _withdraw(self, wait: Wait) -> bool:
         machine = self._machine
+        assert wait.ticket is not None
         with machine.lock:
-            if wait.ticket is not None and wait.ticket.granted:
-                return False
-            self._machine.queue.pop(wait.ticket, None)  # type: ignore[arg-type]
-            machine.rejected += 1
+            woken = machine.caught_up_locked()
+            granted = wait.ticket.granted
+            if not granted:
+                del machine.queue[wait.ticket]
+                machine.rejected += 1
+        machine.wake(woken)
         if machine.late or machine.outbox:
             machine.unlocked()
-        return True
+        return not granted
 
     def _longest_wait(self) -> float | None:
         """Seconds that a call can wait here; None if nothing but the deadline bounds it."""

@@ -19,15 +19,17 @@ nothing here sets its state.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 from . import _arguments
 from ._circuit import CLOSED, UNCOUNTED, BreakerStatistics, Circuit, State, Timed
+from ._layer import AnyFunction, StepFactory, Stream, drive, stepped
 from ._machine import ABANDONED, FAILURE, SUCCESS, Verdict
-from ._policy import Policy
-from ._wait import Meter, meter
+from ._policy import Guard, Policy
+from ._wait import Meter, meter, running_meter
 from ._window import CountWindow, TimeWindow
 from .clock import Clock
 from .events import SUBSCRIBERS, CallFailed, CallRejected, CallSucceeded, Listener
@@ -100,14 +102,20 @@ class CircuitBreaker(Policy):
         self._configure(
             failure_on=failure_on, ignore=ignore, failure_if=failure_if, slow_call_duration=slow_call_duration
         )
-        self.mode = mode
+        self.mode = self._first_mode = mode
 
     # -- admission and settlement --------------------------------------------------------------------------------------
 
     def admit(self, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         # One atomic read decides in the closed state: it holds the generation then, and None in all others.
-        permit = self._machine.closed_permit
+        machine = self._machine
+        permit = machine.closed_permit
         if permit is None:
+            # Nor does a refusal need the lock: this instant is there only while the circuit is open.
+            wait = machine.refuses_until - self._clock.now()
+            if wait > 0.0 and not (SUBSCRIBERS or self._listeners):
+                machine.rejected += 1  # a statistic; a lost count under contention is cheaper than a lock
+                raise CircuitOpenError.__new__(CircuitOpenError, self.name, wait)
             permit = self._admit_slowly()
         if self._timed or SUBSCRIBERS or self._listeners:
             return self._started(permit)
@@ -118,16 +126,26 @@ class CircuitBreaker(Policy):
         if verdict is SUCCESS and permit == machine.closed_permit:
             # The common case, spelled out: a success in the closed state can trip nothing.
             now = self._clock.now()
-            if machine.lock.acquire(False):
-                try:
-                    if permit == machine.closed_permit and not machine.late:
-                        machine.streak = 0
-                        machine.window.record(now, False, False)
-                        permit = UNCOUNTED
-                finally:
-                    machine.lock.release()
-                if not (machine.late or machine.outbox) and permit == UNCOUNTED:
-                    return
+            free = machine.free
+            try:
+                free.pop()
+            except IndexError:  # somebody is inside
+                self._record(permit, verdict, None, None)
+                return
+            try:
+                if permit == machine.closed_permit and not machine.late:
+                    machine.streak = 0
+                    window = machine.window
+                    if now < window.edge:
+                        window.calls += 1
+                        window.current[0] += 1
+                    else:
+                        window.record(now, False, False)
+                    permit = UNCOUNTED
+            finally:
+                free.append(None)
+            if permit == UNCOUNTED and not machine.late and not machine.outbox:
+                return
         self._record(permit, verdict, None, None)
 
     @property
@@ -165,14 +183,15 @@ class CircuitBreaker(Policy):
         machine, now = self._machine, self._clock.now()
         with machine.lock:
             machine.caught_up_locked()
-            result = machine.statistics_locked(now)
+            result = machine.statistics_locked(now, self._note)
         machine.unlocked()
         return result
 
     @property
     def at_rest(self) -> bool:
         statistics = self.statistics()
-        return statistics.state is CLOSED and not (statistics.failures or statistics.slow or statistics.streak)
+        unchanged = statistics.state is CLOSED and statistics.mode == self._first_mode
+        return unchanged and not (statistics.failures or statistics.slow or statistics.streak)
 
     def __repr__(self) -> str:
         return f"<CircuitBreaker {self.name or 'unnamed'}: {self._machine.state.value}>"
@@ -181,7 +200,8 @@ class CircuitBreaker(Policy):
 
     def _configure(self, **changes: Any) -> None:
         if "failure_on" in changes:
-            self._failure_on = _test("failure_on", changes["failure_on"])
+            self._failures = changes["failure_on"]
+            self._failure_on = _test("failure_on", self._failures)
         if "ignore" in changes:
             self._ignore = _test("ignore", changes["ignore"])
         if "failure_if" in changes:
@@ -212,10 +232,45 @@ class CircuitBreaker(Policy):
 
     def _started(self, permit: int) -> Timed:
         """A permit that knows when the call began, and collects the time it waits in inner layers."""
-        waits = Meter(meter.get()) if self._timed else None
+        waits = Meter(running_meter()) if self._timed else None
         if waits is not None:
             meter.set(waits)
         return Timed(permit, self._clock.now(), waits)
+
+    def _wrap_generator(self, fn: AnyFunction) -> AnyFunction:
+        if not self._timed:
+            return super()._wrap_generator(fn)
+
+        def guarded(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+            with Guard(self, args, kwargs) as guard:
+                result = yield from stepped(fn(*args, **kwargs), _metered_steps(guard))
+                guard.outcome(result)
+                return result
+
+        return guarded
+
+    def _wrap_async_generator(self, fn: AnyFunction) -> AnyFunction:
+        if not self._timed:
+            return super()._wrap_async_generator(fn)
+
+        @asynccontextmanager
+        async def begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncIterator[Stream]:
+            async with Guard(self, args, kwargs) as guard:
+                yield Stream(fn(*args, **kwargs), _metered_steps(guard))
+
+        return drive(begin)
+
+    def _unfinished(self, permit: Any, result: Any, fn: AnyFunction) -> object:
+        rest = super()._unfinished(permit, result, fn)
+        if rest is not None and self._timed:
+            meter.set(permit.waits.outer)
+        return rest
+
+    async def _later(self, guard: Guard, awaitable: Any) -> Any:
+        if not self._timed:
+            return await super()._later(guard, awaitable)
+        with _metering(guard._permit.waits):
+            return await super()._later(guard, awaitable)
 
     def _judge_exception(self, error: Exception) -> Verdict:
         return FAILURE if self._failure_on(error) and not self._ignore(error) else ABANDONED
@@ -224,18 +279,22 @@ class CircuitBreaker(Policy):
         return FAILURE if self._failure_if(result) else SUCCESS
 
     def _fail(self, permit: Any, error: BaseException) -> None:
-        verdict = ABANDONED
+        verdict, retry_after = ABANDONED, None
         try:
             verdict = self.judge(error)
+            if verdict is FAILURE:
+                retry_after = getattr(error, "retry_after", None)
         finally:
-            self._record(permit, verdict, error, getattr(error, "retry_after", None))
+            self._record(permit, verdict, error, retry_after)
 
     def _finish(self, permit: Any, result: object) -> None:
-        verdict = ABANDONED
+        verdict, retry_after = ABANDONED, None
         try:
             verdict = self._judge_result(result)
+            if verdict is FAILURE:
+                retry_after = getattr(result, "retry_after", None)
         finally:
-            self._record(permit, verdict, None, getattr(result, "retry_after", None))
+            self._record(permit, verdict, None, retry_after)
 
     def _record(self, permit: Any, verdict: Verdict, error: BaseException | None, retry_after: object) -> None:
         """Count an outcome now, or hand it over if the lock is taken. Never waits."""
@@ -244,8 +303,9 @@ class CircuitBreaker(Policy):
         if type(permit) is Timed:
             duration = now - permit.began
             if permit.waits is not None:
+                permit.waits.done = True
                 if meter.get() is permit.waits:
-                    meter.set(permit.waits.outer)
+                    meter.set(running_meter())
                 slow = self._slow_after is not None and duration - permit.waits.waited > self._slow_after
             if verdict is SUCCESS:
                 self._note(CallSucceeded, duration=duration, slow=slow)
@@ -262,6 +322,27 @@ class CircuitBreaker(Policy):
         return ()
 
 
+@contextmanager
+def _metering(waits: Meter) -> Iterator[None]:
+    """Add the waits inside the block to those of a call that began elsewhere."""
+    before = meter.get()
+    if before is not waits:
+        waits.outer = running_meter()
+        meter.set(waits)
+    try:
+        yield
+    finally:
+        if meter.get() is waits:
+            meter.set(before)
+
+
+def _metered_steps(guard: Guard) -> StepFactory:
+    """What surrounds the steps of a generator: its meter is for them alone, not for its consumer in between."""
+    waits = guard._permit.waits
+    meter.set(waits.outer)
+    return lambda: _metering(waits)
+
+
 def _test(name: str, value: Any) -> Callable[[Exception], bool]:
     """A predicate from exception types, a tuple of them, or a predicate."""
     if isinstance(value, (type, tuple)):
@@ -269,5 +350,4 @@ def _test(name: str, value: Any) -> Callable[[Exception], bool]:
         return lambda error: isinstance(error, kinds)
     if not callable(value):
         raise TypeError(f"{name} must be exception types or a predicate, not {_arguments.shown(value)}")
-    predicate: Callable[[Exception], bool] = value
-    return predicate
+    return cast("Callable[[Exception], bool]", value)

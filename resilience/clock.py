@@ -14,6 +14,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Protocol
 
+from ._arguments import shown
+
+# Seconds between two looks of a thread that waits on a clock which can only sleep.
+_FIRST_TURN = 0.001
+_LONGEST_TURN = 0.01
+
 
 class TimerHandle(Protocol):
     """What `Clock.call_later` returns: something to cancel."""
@@ -43,10 +49,20 @@ class Clock(ABC):
         """Suspend the calling task for `seconds`."""
 
     def wait(self, lock: Lockable, seconds: float | None) -> bool:
-        """Block until `lock` could be acquired (True) or `seconds` have passed (False); None waits for ever."""
+        """Block until `lock` could be acquired (True) or `seconds` have passed (False); None waits for ever.
+
+        This one sleeps in short turns, so that the time is this clock's; override it where the two can be had at once.
+        """
         if seconds is None:
             return lock.acquire()
-        return lock.acquire(timeout=min(max(seconds, 0.0), threading.TIMEOUT_MAX))
+        end, turns = self.now() + seconds, _FIRST_TURN
+        while not lock.acquire(blocking=False):
+            left = end - self.now()
+            if left <= 0.0:
+                return False
+            self.sleep(min(left, turns))
+            turns = min(2.0 * turns, _LONGEST_TURN)
+        return True
 
     def call_later(
         self, loop: asyncio.AbstractEventLoop, seconds: float, callback: Callable[[], object]
@@ -65,7 +81,7 @@ class SystemClock(Clock):
 
     # A class attribute, so that one assignment exchanges the time of every policy that exists, and so that the common
     # case calls `time.monotonic` itself with nothing in between.
-    now = staticmethod(time.monotonic)
+    now = staticmethod(time.monotonic)  # pyright: ignore[reportAssignmentType]
     _behind: Clock | None = None
 
     def sleep(self, seconds: float) -> None:
@@ -78,7 +94,11 @@ class SystemClock(Clock):
         await (asyncio.sleep(seconds) if self._behind is None else self._behind.asleep(seconds))
 
     def wait(self, lock: Lockable, seconds: float | None) -> bool:
-        return super().wait(lock, seconds) if self._behind is None else self._behind.wait(lock, seconds)
+        if self._behind is not None:
+            return self._behind.wait(lock, seconds)
+        if seconds is None:
+            return lock.acquire()
+        return lock.acquire(timeout=min(max(seconds, 0.0), threading.TIMEOUT_MAX))
 
     def call_later(
         self, loop: asyncio.AbstractEventLoop, seconds: float, callback: Callable[[], object]
@@ -88,14 +108,26 @@ class SystemClock(Clock):
         return loop.call_later(seconds, callback)
 
     @classmethod
+    def behind(cls) -> Clock | None:
+        """The clock that answers in place of the machine's time, if any."""
+        return cls._behind
+
+    @classmethod
     def put_behind(cls, clock: Clock | None) -> Clock | None:
         """Let `clock` answer in place of the machine's time (None: the machine again); returns the one before."""
+        if isinstance(clock, SystemClock):
+            clock = None  # that is the machine's time, and it must not ask itself
         before, cls._behind = cls._behind, clock
-        cls.now = staticmethod(time.monotonic if clock is None else clock.now)
+        setattr(cls, "now", staticmethod(time.monotonic if clock is None else clock.now))  # noqa: B010 - a method
         return before
 
 
 SYSTEM = SystemClock()
+
+
+def give_way() -> None:
+    """Let another thread run."""
+    time.sleep(0.0)
 
 
 async def turn() -> None:
@@ -113,5 +145,5 @@ def checked(clock: object) -> Clock:
     if clock is None:
         return SYSTEM
     if not isinstance(clock, Clock):
-        raise TypeError(f"clock must be a resilience.Clock or None, not {clock!r}")
+        raise TypeError(f"clock must be a resilience.Clock or None, not {shown(clock)}")
     return clock

@@ -20,7 +20,8 @@ from contextvars import ContextVar, Token, copy_context
 from typing import Any, ParamSpec, TypeVar
 
 from . import clock
-from ._layer import PLAIN, AnyFunction, Layer, Stream, continued, drive, finished, stepped
+from ._arguments import shown
+from ._layer import PLAIN, AnyFunction, Layer, Stream, colour_of, continued, drive, finished, name_of, stepped
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -85,10 +86,15 @@ def bound(identity: str | None = None) -> Iterator[str]:
 def carried(fn: Callable[P, R]) -> Callable[P, R]:
     """`fn`, to be run in another thread with the context (correlation id, deadline) of this moment.
 
-    Each call runs in a copy of its own, so the function may run in several threads at once.
+    Each call runs in a copy of its own, so the function may run in several threads at once. Coroutine and generator
+    functions are refused with a TypeError, because their bodies run after the call and in the context of whoever drives
+    them.
     """
     if not callable(fn):
-        raise TypeError(f"carried needs a callable, not {fn!r}")
+        raise TypeError(f"carried needs a callable, not {shown(fn)}")
+    target: object = fn
+    if not isinstance(target, type) and colour_of(target) != "sync":
+        raise TypeError(f"carried takes plain functions: the body of {name_of(fn)} does not run when it is called")
     context = copy_context()
 
     @functools.wraps(fn, updated=())
@@ -99,10 +105,14 @@ def carried(fn: Callable[P, R]) -> Callable[P, R]:
 
 
 class CorrelationFilter(logging.Filter):
-    """A filter for stdlib logging handlers that gives every record a `correlation_id` (``"-"`` outside any work)."""
+    """A filter for stdlib logging handlers that gives every record a `correlation_id` (``"-"`` outside any work).
+
+    A record that has one keeps it: it may have passed a filter in the thread that logged it and be in another now.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.correlation_id = _current.get() or "-"
+        if not hasattr(record, "correlation_id"):
+            record.correlation_id = _current.get() or "-"
         return True
 
 

@@ -22,7 +22,10 @@ class Deadline:
     `when` is in the seconds of `clock.now()`; `policy` and `timeout` (seconds) name the Timeout that owns the instant.
     """
 
-    __slots__ = ("clock", "fired", "outer", "policy", "postponed", "shields", "task", "timeout", "when")
+    # Defaults on the class: one of these is made for every call under a Timeout, and few of them ever fire.
+    fired = False  # whether the timer has cancelled the task
+    shields = 0  # how many shields of that task postpone the cancellation
+    postponed = False
 
     def __init__(
         self,
@@ -39,9 +42,6 @@ class Deadline:
         self.timeout = timeout
         self.outer = outer
         self.task = task  # the task that the owner's timer will cancel; None: nobody cancels, callees cooperate
-        self.fired = False  # whether the timer has cancelled the task
-        self.shields = 0  # how many shields of that task postpone the cancellation
-        self.postponed = False
 
     def remaining(self) -> float:
         """Seconds left; negative once the instant has passed."""

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import inspect
 import logging
+from asyncio import CancelledError
+from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, fields
 from typing import Any
 
 import structlog
 
+from ._arguments import listener as checked_listener
 from ._arguments import shown
 
 Listener = Callable[[Any], object]
@@ -142,8 +145,10 @@ class Subscription:
 
     def cancel(self) -> None:
         """Stop listening; harmless when repeated."""
-        if self in SUBSCRIBERS:
+        try:
             SUBSCRIBERS.remove(self)
+        except ValueError:  # cancelled before, perhaps by another thread a moment ago
+            pass
 
     def __enter__(self) -> Subscription:
         return self
@@ -161,8 +166,7 @@ SUBSCRIBERS: list[Subscription] = []
 
 def subscribe(listener: Listener, /, *types: type[Event]) -> Subscription:
     """Call `listener(event)` for the events of every policy, all or only those of the given types (and subtypes)."""
-    if not callable(listener):
-        raise TypeError(f"a listener must be callable with one event, not {shown(listener)}")
+    checked_listener(listener)
     kinds: tuple[Any, ...] = types
     for kind in kinds:
         if not (inspect.isclass(kind) and issubclass(kind, Event)):
@@ -173,8 +177,9 @@ def subscribe(listener: Listener, /, *types: type[Event]) -> Subscription:
 
 
 _log = logging.getLogger("resilience")
-_reported: set[int] = set()  # ids of listeners whose failure has been logged
-_REPORTED_LIMIT = 1024
+# The listeners whose failure was logged last. They are held themselves, because the id of a dead one would soon be the
+# id of another; appending and copying a deque are atomic.
+_reported: deque[Listener] = deque(maxlen=64)
 
 
 def deliver(event: Event, listeners: tuple[Listener, ...]) -> None:
@@ -183,9 +188,9 @@ def deliver(event: Event, listeners: tuple[Listener, ...]) -> None:
     for listener in audience:
         try:
             listener(event)
-        except Exception:  # noqa: BLE001 - whatever a listener does, the call goes on
-            if id(listener) not in _reported and len(_reported) < _REPORTED_LIMIT:
-                _reported.add(id(listener))
+        except (Exception, CancelledError):  # noqa: BLE001 - whatever a listener does, the call goes on
+            if not any(listener is known for known in tuple(_reported)):
+                _reported.append(listener)
                 _log.exception("listener %s failed on %s; reported once", shown(listener), type(event).__name__)
 
 
@@ -208,6 +213,8 @@ def log_events(logger: Any = None) -> Listener:
     `logger` is a structlog logger (default: `structlog.get_logger("resilience")`). Trouble is a warning, changes and
     rejections are info, single calls are debug. The event name is the event's class in snake case.
     """
+    if isinstance(logger, logging.Logger):
+        raise TypeError("logger must be a structlog logger: wrap a standard one with structlog.wrap_logger(logger)")
     target = structlog.get_logger("resilience") if logger is None else logger
     names: dict[type, tuple[str, str, tuple[str, ...]]] = {}
 
@@ -215,7 +222,8 @@ def log_events(logger: Any = None) -> Listener:
         kind = type(event)
         if kind not in names:
             snake = "".join(f"_{c.lower()}" if c.isupper() else c for c in kind.__name__).lstrip("_")
-            names[kind] = (snake, _LEVELS.get(kind, "debug"), tuple(field.name for field in fields(kind)))
+            level = next((_LEVELS[base] for base in kind.__mro__ if base in _LEVELS), "debug")
+            names[kind] = (snake, level, tuple(field.name for field in fields(kind)))
         name, level, keys = names[kind]
         facts = {key: value for key in keys if (value := getattr(event, key)) is not None}
         if isinstance(facts.get("error"), BaseException):

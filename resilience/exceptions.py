@@ -19,7 +19,21 @@ pickled, notes included. A rejection is a local decision, not an answer of the d
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
+
+
+class _Fact:
+    """A read-only view of one of an error's `args`; None where it was left out."""
+
+    __slots__ = ("_place",)
+
+    def __init__(self, place: int) -> None:
+        self._place = place
+
+    def __get__(self, error: BaseException | None, owner: type[BaseException]) -> Any:
+        if error is None:
+            return self
+        return error.args[self._place] if self._place < len(error.args) else None
 
 
 class ResilienceError(Exception):
@@ -42,9 +56,15 @@ class CallRejectedError(ResilienceError):
 
     _reason = "the call was rejected"
 
+    # The facts live in `args` alone, so that the machines can make a rejection by `__new__`, with no Python code.
+    policy: str | None = cast("Any", _Fact(0))
+    retry_after: float | None = cast("Any", _Fact(1))
+
     def __init__(self, policy: str | None = None, retry_after: float | None = None) -> None:
-        self.policy = policy
-        self.retry_after = retry_after
+        self.args = (policy, retry_after)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(policy={self.policy!r}, retry_after={self.retry_after!r})"
 
     def __str__(self) -> str:
         message = self._reason if self.policy is None else f"{self.policy}: {self._reason}"
@@ -74,19 +94,19 @@ class RateLimitExceededError(CallRejectedError):
 
     _reason = "the rate limit is exceeded"
 
+    limit: float | None = cast("Any", _Fact(2))
+    remaining: int | None = cast("Any", _Fact(3))
+    reset_after: float | None = cast("Any", _Fact(4))
+
     def __init__(
         self,
         policy: str | None = None,
         retry_after: float | None = None,
         limit: float | None = None,
-        remaining: float | None = None,
+        remaining: int | None = None,
         reset_after: float | None = None,
     ) -> None:
-        self.policy = policy
-        self.retry_after = retry_after
-        self.limit = limit
-        self.remaining = remaining
-        self.reset_after = reset_after
+        self.args = (policy, retry_after, limit, remaining, reset_after)
 
 
 class PoolExhaustedError(CallRejectedError):
@@ -105,8 +125,7 @@ class DeadlineExceededError(CallRejectedError, TimeoutError):
 
     def __init__(self, policy: str | None = None, retry_after: float | None = None) -> None:
         TimeoutError.__init__(self)
-        self.policy = policy
-        self.retry_after = retry_after
+        self.args = (policy, retry_after)
 
 
 class CallTimeoutError(ResilienceError, TimeoutError):

@@ -5,25 +5,26 @@
     Keyed(lambda host: CircuitBreaker(host), key=lambda url: url.host)
        └─► key(call) ──► the key's layer ──► the call
 
-The number of layers is bounded: past `max_keys` the least recently used idle one is forgotten, those at rest first, and
-so is one that nobody used for `idle_ttl` seconds. A layer with calls in flight is never forgotten, so if all are in use
-the bound is exceeded by at most those.
+The number of layers is bounded: past `max_keys` the least recently used idle one is forgotten, those at rest first.
+Those that nobody used for `idle_ttl` seconds are forgotten too, when a layer is made or the statistics are read. A
+layer with calls in flight is never forgotten, so if all are in use the bound is exceeded by at most those.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import inspect
 from collections.abc import AsyncIterator, Callable, Generator, Hashable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from . import _arguments
+from ._directory import Directory, Entry
 from ._layer import PLAIN, AnyFunction, Layer, Stream, continued, drive, finished
-from ._machine import Machine, Verdict
-from ._policy import Policy
-from ._ticket import Ticket
+from ._machine import SUCCESS
+from ._policy import Guard, Policy
 from .clock import Clock
 from .events import KeyEvicted, Listener
 
@@ -38,36 +39,6 @@ class KeyedStatistics:
     evicted: int
 
 
-class _Entry:
-    """The layer of one key, with the functions it has wrapped. Guarded by the lock: `calls`, `used`."""
-
-    __slots__ = ("calls", "key", "layer", "used", "wrapped")
-
-    def __init__(self, key: Hashable, layer: Layer) -> None:
-        self.key = key
-        self.layer = layer
-        self.calls = 0
-        self.used = 0.0
-        self.wrapped: dict[int, AnyFunction] = {}
-
-
-class _Directory(Machine):
-    """Entries, least recently used first."""
-
-    __slots__ = ("created", "entries", "evicted")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.entries: OrderedDict[Hashable, _Entry] = OrderedDict()
-        self.created = 0
-        self.evicted = 0
-
-    def forked(self) -> None:
-        super().forked()
-        for entry in self.entries.values():
-            entry.calls = 0
-
-
 class Keyed(Policy):
     """Give each key the layer that `factory(key)` makes; `key(*args, **kwargs)` finds the key of a call.
 
@@ -75,7 +46,7 @@ class Keyed(Policy):
     `idle_ttl` seconds.
     """
 
-    _machine: _Directory
+    _machine: Directory
     _variable = frozenset({"key", "listeners", "name"})
 
     def __init__(
@@ -95,7 +66,7 @@ class Keyed(Policy):
                 f"factory must be a callable that makes the layer of a key, not {_arguments.shown(factory)}"
             )
         self._factory = factory
-        self._machine = _Directory()
+        self._machine = Directory()
         self._max_keys = _arguments.count("max_keys", max_keys)
         self._idle_ttl = _arguments.seconds("idle_ttl", idle_ttl)
         self._configure(key=key)
@@ -115,19 +86,27 @@ class Keyed(Policy):
         finally:
             self._leave(entry)
 
+    def guard(self, /, *args: Any, **kwargs: Any) -> Guard:
+        """One call's guard: that of the policy which belongs to the key of these arguments."""
+        return _KeyedGuard(self, args, kwargs)
+
     def statistics(self) -> KeyedStatistics:
         """A consistent snapshot."""
         machine = self._machine
+        self._make_room(self._clock.now())
         with machine.lock:
             machine.caught_up_locked()
-            in_use = sum(entry.calls > 0 for entry in machine.entries.values())
-            return KeyedStatistics(len(machine.entries), in_use, machine.created, machine.evicted)
+            result = KeyedStatistics(len(machine.entries), machine.busy, machine.created, machine.evicted)
+        machine.unlocked()
+        return result
 
     @property
     def at_rest(self) -> bool:
-        with self._machine.lock:
-            entries = list(self._machine.entries.values())
-        return all(not entry.calls and entry.layer.at_rest for entry in entries)
+        machine = self._machine
+        with machine.lock:
+            machine.caught_up_locked()
+            entries = list(machine.entries.values())
+        return not any(entry.calls for entry in entries) and all(entry.layer.at_rest for entry in entries)
 
     def __repr__(self) -> str:
         return f"<Keyed {self.name or 'unnamed'}: {len(self._machine.entries)} of {self._max_keys} keys>"
@@ -136,89 +115,91 @@ class Keyed(Policy):
 
     def _configure(self, **changes: Any) -> None:
         if "key" in changes:
-            if not callable(changes["key"]):
+            key = changes["key"]
+            if not callable(key) or inspect.iscoroutinefunction(key):
                 raise TypeError(
-                    f"key must be a callable of the call's arguments, not {_arguments.shown(changes['key'])}"
+                    f"key must be a plain (not async) callable of the call's arguments, not {_arguments.shown(key)}"
                 )
-            self._key = changes["key"]
+            self._key = key
         super()._configure(**changes)
 
-    def _enter(self, key: Hashable) -> _Entry:
+    def _enter(self, key: Hashable) -> Entry:
         machine, now = self._machine, self._clock.now()
         made: Layer | None = None
         while True:
             with machine.lock:
                 machine.caught_up_locked()
-                entry = machine.entries.get(key)
+                try:
+                    entry = machine.entries.get(key)
+                except TypeError as error:
+                    raise TypeError(f"key must return something hashable, not {_arguments.shown(key)}") from error
                 if entry is None and made is not None:
-                    entry = machine.entries[key] = _Entry(key, made)
+                    entry = machine.entries[key] = Entry(key, made, now)
                     machine.created += 1
                 if entry is not None:
-                    machine.entries.move_to_end(key)
-                    entry.calls += 1
-                    entry.used = now
+                    machine.begin_locked(entry, now)
                     break
             made = self._factory(key)  # user code, so outside the lock; of two that race, one is dropped
             if not isinstance(made, Layer):
                 raise TypeError(f"factory must return a layer, not {_arguments.shown(made)}")
-        if made is not None:
+        if made is not None or len(machine.entries) > max(self._max_keys, machine.busy):
             self._make_room(now)
         if machine.late or machine.outbox:
             machine.unlocked()
         return entry
 
-    def _leave(self, entry: _Entry) -> None:
+    def _leave(self, entry: Entry) -> None:
+        """A call has ended. It may be a finaliser that tells us, so this never blocks."""
         machine = self._machine
-        machine.late.append((self._leave_entry_locked, entry, Verdict.SUCCESS))
+        machine.late.append((machine.end_locked, (entry, self._clock.now()), SUCCESS))
         machine.unlocked()
-
-    def _leave_entry_locked(self, entry: _Entry, verdict: Verdict) -> Iterable[Ticket]:
-        entry.calls = max(0, entry.calls - 1)  # a fork has forgotten the calls of the parent
-        return ()
 
     def _make_room(self, now: float) -> None:
         """Forget what has been idle too long, and the least recently used idle ones beyond the bound."""
         machine = self._machine
-        with machine.lock:
-            entries = list(machine.entries.values())
-        idle = [entry for entry in entries if not entry.calls]
-        stale = [entry for entry in idle if now - entry.used >= self._idle_ttl]
-        excess = len(entries) - len(stale) - self._max_keys
-        surplus: list[_Entry] = []
-        if excess > 0:
-            rest = [entry for entry in idle if now - entry.used < self._idle_ttl]
-            at_rest = [entry.layer.at_rest for entry in rest]  # asks other policies, so outside the lock
-            order = [e for e, quiet in zip(rest, at_rest, strict=True) if quiet]
-            order += [e for e, quiet in zip(rest, at_rest, strict=True) if not quiet]
-            surplus = order[:excess]
-        for entries_to_go, reason in ((stale, "idle"), (surplus, "max_keys")):
-            for entry in entries_to_go:
-                with machine.lock:
-                    if entry.calls or machine.entries.get(entry.key) is not entry:
-                        continue  # came into use meanwhile
-                    del machine.entries[entry.key]
-                    machine.evicted += 1
+        for entry, reason in machine.superfluous(now, self._max_keys, self._idle_ttl):
+            with machine.lock:
+                gone = machine.forget_locked(entry)
+            if gone:
                 self._note(KeyEvicted, key=entry.key, reason=reason)
 
-    def _bound(self, entry: _Entry, fn: AnyFunction) -> AnyFunction:
-        wrapped = entry.wrapped.get(id(fn))
-        if wrapped is None:
-            wrapped = entry.wrapped[id(fn)] = entry.layer._bind(fn)
-        return wrapped
+    def _binder(self, fn: AnyFunction) -> Callable[[Entry], AnyFunction]:
+        """A function that returns `fn` under the layer of an entry.
+
+        It remembers what it has wrapped for as long as the guarded function itself lives, so that functions made for
+        one call leave nothing behind; what it holds for forgotten keys is dropped whenever it has doubled.
+        """
+        wrapped: dict[Entry, AnyFunction] = {}
+        machine, limit = self._machine, 16
+
+        def bound(entry: Entry) -> AnyFunction:
+            nonlocal limit
+            wrapper = wrapped.get(entry)
+            if wrapper is None:
+                if len(wrapped) >= limit:
+                    for known in list(wrapped):
+                        if machine.entries.get(known.key) is not known:
+                            wrapped.pop(known, None)
+                    limit = max(16, 2 * len(wrapped))
+                wrapper = wrapped[entry] = entry.layer._bind(fn)
+            return wrapper
+
+        return bound
 
     @contextmanager
-    def _function(self, fn: AnyFunction, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[AnyFunction]:
-        key = self._key(*args, **kwargs)
+    def _function(self, bound: Callable[[Entry], AnyFunction], fn: AnyFunction, key: Hashable) -> Iterator[AnyFunction]:
         if key is None:
             yield fn
             return
         entry = self._enter(key)
         try:
-            yield self._bound(entry, fn)
+            yield bound(entry)
         finally:
             self._leave(entry)
 
     def _wrap_sync(self, fn: AnyFunction) -> AnyFunction:
+        bound = self._binder(fn)
+
         def guarded(*args: Any, **kwargs: Any) -> Any:
             key = self._key(*args, **kwargs)
             if key is None:
@@ -226,7 +207,7 @@ class Keyed(Policy):
             held = _Held(self, self._enter(key))
             pending = False
             try:
-                result = self._bound(held.entry, fn)(*args, **kwargs)
+                result = bound(held.entry)(*args, **kwargs)
                 pending = type(result) not in PLAIN and not finished(result, fn)
                 return continued(self._rest(held, result), result, fn) if pending else result
             finally:
@@ -242,30 +223,36 @@ class Keyed(Policy):
             held.release()
 
     def _wrap_async(self, fn: AnyFunction) -> AnyFunction:
+        bound = self._binder(fn)
+
         async def guarded(*args: Any, **kwargs: Any) -> Any:
             key = self._key(*args, **kwargs)
             if key is None:
                 return await fn(*args, **kwargs)
             entry = self._enter(key)
             try:
-                return await self._bound(entry, fn)(*args, **kwargs)
+                return await bound(entry)(*args, **kwargs)
             finally:
                 self._leave(entry)
 
         return guarded
 
     def _wrap_generator(self, fn: AnyFunction) -> AnyFunction:
+        bound = self._binder(fn)
+
         def guarded(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-            with self._function(fn, args, kwargs) as bound:
-                return (yield from bound(*args, **kwargs))
+            with self._function(bound, fn, self._key(*args, **kwargs)) as function:
+                return (yield from function(*args, **kwargs))
 
         return guarded
 
     def _wrap_async_generator(self, fn: AnyFunction) -> AnyFunction:
+        bound = self._binder(fn)
+
         @asynccontextmanager
         async def begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncIterator[Stream]:
-            with self._function(fn, args, kwargs) as bound:
-                yield Stream(bound(*args, **kwargs))
+            with self._function(bound, fn, self._key(*args, **kwargs)) as function:
+                yield Stream(function(*args, **kwargs))
 
         return drive(begin)
 
@@ -275,7 +262,7 @@ class _Held:
 
     __slots__ = ("_keyed", "entry")
 
-    def __init__(self, keyed: Keyed, entry: _Entry) -> None:
+    def __init__(self, keyed: Keyed, entry: Entry) -> None:
         self._keyed: Keyed | None = keyed
         self.entry = entry
 
@@ -286,3 +273,75 @@ class _Held:
 
     def __del__(self) -> None:
         self.release()
+
+
+class _KeyedGuard(Guard):
+    """The guard of the layer that belongs to a call's key; that layer is in use as long as the block is."""
+
+    __slots__ = ("_held", "_inner", "_keyed")
+
+    def __init__(self, keyed: Keyed, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        super().__init__(keyed, args, kwargs)
+        self._keyed = keyed
+        self._held: _Held
+        self._inner: Guard | None = None
+
+    def __enter__(self) -> Self:
+        inner = self._begin()
+        if inner is not None:
+            try:
+                inner.__enter__()
+            except BaseException:
+                self._end()
+                raise
+        return self
+
+    async def __aenter__(self) -> Self:
+        inner = self._begin()
+        if inner is not None:
+            try:
+                await inner.__aenter__()
+            except BaseException:
+                self._end()
+                raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        inner = self._told()
+        if inner is not None:
+            try:
+                inner.__exit__(kind, error, traceback)
+            finally:
+                self._end()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, traceback)
+
+    def _begin(self) -> Guard | None:
+        """The guard to enter, or None for a call without a key."""
+        self._spend()
+        key = self._keyed._key(*self._args, **self._kwargs)
+        if key is None:
+            return None
+        self._held = _Held(self._keyed, self._keyed._enter(key))
+        layer = self._held.entry.layer
+        if not isinstance(layer, Policy):
+            self._end()
+            raise TypeError(f"guard() needs a policy for each key, not {layer!r}: decorate a function instead")
+        self._inner = layer.guard(*self._args, **self._kwargs)
+        return self._inner
+
+    def _told(self) -> Guard | None:
+        """The guard to leave, knowing what this one was told."""
+        inner, self._inner = self._inner, None
+        if inner is not None:
+            inner._error, inner._result = self._error, self._result
+        return inner
+
+    def _end(self) -> None:
+        self._inner = None
+        self._held.release()

@@ -16,6 +16,8 @@ Orders that cannot mean what was written warn with a `PipelineWarning` when the 
 from __future__ import annotations
 
 import warnings
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,12 +25,11 @@ import tenacity
 from tenacity import wait as waits
 
 from . import _arguments
-from ._layer import AnyFunction, Layer
+from ._layer import AnyFunction, Layer, Stream, drive
 from .bulkhead import Bulkhead
 from .circuit_breaker import CircuitBreaker
 from .correlation import correlated
 from .exceptions import PipelineWarning
-from .keyed import Keyed
 from .rate_limiter import RateLimiter
 from .retry import Retry
 from .throttle import Throttle
@@ -36,6 +37,8 @@ from .timeout import Timeout
 
 Unknown = Literal["unknown"]
 _UNKNOWN: Unknown = "unknown"
+_TRANSPARENT = (CircuitBreaker, RateLimiter, Throttle, Bulkhead, Timeout)  # they call the function at most once
+_COMPUTED = 1_000  # attempts whose pauses are added up
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,10 @@ class PipelineDescription:
     """A pipeline as data: the layers' reprs, outermost first, and the worst case of one call.
 
     `worst_case_attempts` is how often the guarded function can be called, `worst_case_duration` the seconds one call
-    can take (None: nothing bounds it). Both are "unknown" where a strategy cannot be computed beforehand.
+    can take (None: nothing bounds it). Both are "unknown" where a layer or strategy cannot be computed beforehand.
+
+    Pauses count as long as they can get, a Retry-After up to the `retry_after_limit` of the Retry included. A Timeout
+    bounds what it cuts off: asynchronous functions, and plain ones with `abandon=True`.
     """
 
     name: str | None
@@ -102,11 +108,11 @@ class Pipeline(Layer):
         return unguarded
 
     def _wrap_async_generator(self, fn: AnyFunction) -> AnyFunction:
-        async def unguarded(*args: Any, **kwargs: Any) -> Any:
-            async for item in fn(*args, **kwargs):
-                yield item
+        @asynccontextmanager
+        async def begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncIterator[Stream]:
+            yield Stream(fn(*args, **kwargs))
 
-        return unguarded
+        return drive(begin)
 
 
 def _flat(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
@@ -121,9 +127,9 @@ def _oddities(layers: tuple[Layer, ...]) -> list[tuple[str, str]]:
     found = []
     for place, outer in enumerate(layers):
         inside = layers[place + 1 :]
-        if outer in inside:
+        if outer in inside and outer is not correlated:
             found.append(("layer-twice", f"{outer!r} is in the pipeline twice and will count every call twice."))
-        if outer is correlated and place:
+        if outer is correlated and layers[0] is not correlated:
             found.append(
                 ("late-correlation", "correlated is not outermost, so the layers around it have no id to log.")
             )
@@ -145,6 +151,8 @@ def _odd_pair(outer: Layer, inner: Layer) -> list[tuple[str, str]]:
                 )
             ]
     elif isinstance(outer, CircuitBreaker) and isinstance(inner, Retry):
+        if _disjoint(outer._failures, inner._on):
+            return []
         return [
             (
                 "retry-inside-breaker",
@@ -185,13 +193,23 @@ def _odd_pair(outer: Layer, inner: Layer) -> list[tuple[str, str]]:
     return []
 
 
+def _disjoint(failures: object, retried: object) -> bool:
+    """Whether no exception can be both, as far as types tell; a predicate may say yes to anything."""
+    kinds = []
+    for test in (failures, retried):
+        kinds.append(test if isinstance(test, tuple) else (test,))
+        if not all(isinstance(kind, type) for kind in kinds[-1]):
+            return False
+    return not any(issubclass(a, b) or issubclass(b, a) for a in kinds[0] for b in kinds[1])
+
+
 def _attempts(layers: tuple[Layer, ...]) -> int | Unknown:
     attempts = 1
     for layer in layers:
-        if isinstance(layer, Keyed):
-            return _UNKNOWN
         if isinstance(layer, Retry):
             attempts *= layer.attempts
+        elif not isinstance(layer, _TRANSPARENT) and layer is not correlated:
+            return _UNKNOWN
     return attempts
 
 
@@ -205,31 +223,40 @@ def _duration(layers: tuple[Layer, ...]) -> float | Unknown | None:
             elif layer.seconds is not None:
                 worst = min(worst, layer.seconds) if isinstance(worst, float) else layer.seconds
         elif isinstance(layer, Retry):
-            pause = _longest_pauses(layer)
-            if worst == _UNKNOWN or (pause == _UNKNOWN and worst is not None):
-                worst = _UNKNOWN
-            elif isinstance(worst, float) and isinstance(pause, float):
-                worst = worst * layer.attempts + pause
-        elif isinstance(layer, Keyed):
-            worst = _UNKNOWN
+            pauses = _longest_pauses(layer)
+            if isinstance(worst, float):
+                worst = _UNKNOWN if pauses == _UNKNOWN else worst * layer.attempts + pauses
         elif isinstance(layer, (Bulkhead, RateLimiter, Throttle)):
             wait = layer._longest_wait()
             if isinstance(worst, float):
                 worst = None if wait is None else worst + wait
+        elif not isinstance(layer, _TRANSPARENT) and layer is not correlated:
+            worst = _UNKNOWN
     return worst
 
 
 def _longest_pauses(retry: Retry) -> float | Unknown:
-    """All pauses of a Retry at their longest, or "unknown" where the strategy is opaque or an outcome may decide."""
-    strategy, number = retry._wait, retry.attempts - 1
-    if type(strategy) in (waits.wait_fixed, waits.wait_none):
-        return float(strategy.wait_fixed) * number  # type: ignore[attr-defined]
-    if type(strategy) is waits.wait_random:
-        return float(strategy.wait_random_max) * number
-    if type(strategy) in (waits.wait_exponential, waits.wait_random_exponential):
+    """All pauses of a Retry at their longest; "unknown" where the strategy is opaque or user code runs in between."""
+    limit = retry._retry_after_limit
+    asked = limit + min(0.1 * limit, 1.0)  # an outcome may ask for that much, and gets jitter on top
+    total = 0.0
+    for attempt in range(1, retry.attempts):
+        pause = _longest_pause(retry._wait, attempt) if attempt <= _COMPUTED and retry._before_retry is None else None
+        if pause is None:
+            return _UNKNOWN
+        total += max(pause, asked)
+    return total
+
+
+def _longest_pause(strategy: Any, attempt: int) -> float | None:
+    """The longest pause after an attempt under a strategy of tenacity; None where that cannot be told."""
+    kind = type(strategy)
+    if kind in (waits.wait_fixed, waits.wait_none):
+        return float(strategy.wait_fixed)
+    if kind is waits.wait_random:
+        return float(strategy.wait_random_max)
+    if kind in (waits.wait_exponential, waits.wait_random_exponential):
         state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
-        total = 0.0
-        for state.attempt_number in range(1, min(number, 10_000) + 1):
-            total += waits.wait_exponential.__call__(strategy, state)  # type: ignore[arg-type]
-        return total if number <= 10_000 else _UNKNOWN
-    return _UNKNOWN
+        state.attempt_number = attempt
+        return float(waits.wait_exponential.__call__(strategy, state))
+    return None

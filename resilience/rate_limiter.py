@@ -12,26 +12,27 @@ times, so no two calls ever come closer than the rate allows.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 from . import _arguments, deadline
 from ._buckets import OVERFLOW, Buckets, Charge, Decision, Reservation
-from ._limits import Algorithm, All, Gcra, Rate, SlidingLog, SlidingWindow
+from ._limits import Algorithm, All, Gcra, Rate, SlidingLog, SlidingWindow, ahead, whole_calls
 from ._machine import ABANDONED, FAILURE, SUCCESS, Verdict
 from ._policy import Policy
 from ._ticket import Ticket
 from ._wait import Wait
 from .clock import Clock
-from .events import CallQueued, KeysOverflowed, Listener
+from .events import SUBSCRIBERS, CallQueued, KeysOverflowed, Listener
 from .exceptions import CallRejectedError, DeadlineExceededError, RateLimitExceededError
 
 _EXEMPT = 0  # the permit of calls with nothing to settle
-_MAX_TIERS = 1024  # algorithms kept for rates by key
-_ALL: Any = ()  # the key of a limiter without keys
+_ALL = None  # the key of a limiter without keys; with keys, None is a call that is exempt
+_NUMBERS = (int, float)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +96,11 @@ class RateLimiter(Policy):
             first: Algorithm = SlidingLog(limiter)
         elif callable(rate):
             first = Gcra(Rate(1.0, period, burst))
-            if key is None:
-                raise ValueError("rate as a callable takes the key: give key= too")
         else:
-            first = Gcra(Rate(rate, period, burst))  # type: ignore[arg-type]
-        others = []
+            first = Gcra(Rate(cast("float", rate), period, burst))  # None and the like are turned down there
+        if not isinstance(also, Iterable):
+            raise TypeError(f"also must be a collection of Rate objects, not {_arguments.shown(also)}")
+        others: list[Algorithm] = []
         for further in also:
             if not isinstance(further, Rate):
                 raise TypeError(f"also must hold Rate objects, not {_arguments.shown(further)}")
@@ -117,17 +118,39 @@ class RateLimiter(Policy):
             key: Hashable = _ALL
         elif (key := self._key(*args, **(kwargs or {}))) is None:
             return _EXEMPT
-        if self._constant_cost and type(gcra := machine.algorithm) is Gcra and machine.tier is None:
-            # The common case, spelled out: a known key with room.
+        if self._constant_cost:
+            # The common cases, spelled out, for a known key. The look needs no lock; what it saw still holds if, under
+            # the lock, the state is the same object.
             now = self._clock.now()
-            with machine.lock:
-                states = machine.table.states
-                tat = states.get(key)
-                if tat is not None:
-                    after = (max(now, tat)) + self._constant_cost * gcra.interval
-                    if after - now <= gcra.allowance:
-                        states[key] = after
-                        return _EXEMPT
+            states = machine.table.states
+            tat = states.get(key)
+            plain = machine.plain
+            if tat is not None and plain is not None:
+                after = (tat if tat > now else now) + self._constant_cost * plain.interval
+                if after - now <= plain.allowance:
+                    free = machine.free
+                    try:
+                        free.pop()
+                    except IndexError:  # somebody is inside: the long way waits for its turn
+                        pass
+                    else:
+                        try:
+                            unchanged = states.get(key) is tat
+                            if unchanged:
+                                states[key] = after
+                        finally:
+                            free.append(None)
+                        if machine.late:
+                            machine.unlocked()
+                        if unchanged:
+                            return _EXEMPT
+                elif self._rejects_at_once and not (SUBSCRIBERS or self._listeners or machine.late):
+                    wait = after - plain.tolerance - now
+                    if wait > 0.0:  # or rounding is all there is to wait for
+                        machine.rejected += 1  # a statistic; a lost count under contention is cheaper than a lock
+                        raise RateLimitExceededError.__new__(
+                            RateLimitExceededError, self.name, wait, plain.burst, 0, tat - now
+                        )
         cost = self._fixed_cost if self._cost_of is None else _checked_cost(self._cost_of(*args, **(kwargs or {})))
         return self._admit_slowly(key, cost)
 
@@ -137,20 +160,29 @@ class RateLimiter(Policy):
             machine.late.append((self._charge_locked, permit, verdict))
             machine.unlocked()
 
+    def judge(self, error: BaseException) -> Verdict:
+        """FAILURE means that the call pays: whatever `charge_if` says so of."""
+        verdict = super().judge(error)
+        if verdict is FAILURE and isinstance(error, asyncio.CancelledError):  # by our own deadline: an outcome as well
+            return self._judge_exception(error)
+        return verdict
+
     def peek(self, key: Hashable = _ALL) -> Quota:
         """What is left for `key` now; takes nothing."""
-        machine, now = self._machine, self._clock.now()
-        algorithm = self._algorithm(self._known(key))
+        machine, now, rate = self._machine, self._clock.now(), self._rate_of(self._known(key))
         with machine.lock:
-            table = machine.table
+            machine.caught_up_locked()
+            algorithm, table = machine.algorithm_locked(rate), machine.table
             state = table.states.get(key)
             if state is None and len(table) >= table.max_keys and table.live(now, algorithm) >= table.max_keys:
                 state = table.states.get(OVERFLOW)
             if state is None:
                 state = algorithm.fresh()
-            retry_after = algorithm.earliest(state, now, 1.0) - now
+            retry_after = ahead(algorithm.earliest(state, now, 1.0), now)
             reset_after = max(0.0, algorithm.rests_at(state) - now)
-            return Quota(algorithm.capacity, _whole(algorithm.remaining(state, now)), reset_after, retry_after)
+            quota = Quota(algorithm.capacity, whole_calls(algorithm, state, now), reset_after, retry_after)
+        machine.unlocked()
+        return quota
 
     def reserve(self, key: Hashable = _ALL, cost: float = 1, max_wait: float | None = None) -> Reservation:
         """Take tokens now for a call that the caller starts after `reservation.delay` seconds.
@@ -165,54 +197,53 @@ class RateLimiter(Policy):
 
     def reset(self, key: Hashable = _ALL) -> None:
         """Give `key` its full burst back."""
+        self._known(key)
         machine = self._machine
         with machine.lock:
-            if self._known(key) in machine.table.states:
+            machine.caught_up_locked()
+            if key in machine.table.states:
                 machine.table.states[key] = machine.algorithm.fresh()
+        machine.unlocked()
 
     def update(
         self,
         rate: float | Callable[[Any], float] | None = None,
-        period: float | None = None,
+        period: float | timedelta | None = None,
         burst: float | None = None,
     ) -> None:
         """Change the limit for all callers; what is left out stays. Used tokens stay used, and reserved slots too."""
-        machine, now = self._machine, self._clock.now()
-        old = machine.algorithm.limits[0] if isinstance(machine.algorithm, All) else machine.algorithm
+        machine = self._machine
+        old, tier = machine.first, machine.tier
         if not isinstance(old, Gcra):
             raise TypeError("update() changes a rate; this limiter has a SlidingWindow")
-        if callable(rate) != (machine.tier is not None) and rate is not None:
+        if rate is not None and callable(rate) != (tier is not None):
             raise TypeError("update() cannot turn one rate into a rate for each key, nor back: make a new limiter")
         kept = old.rate
-        new = Gcra(
-            Rate(
-                kept.limit if rate is None or callable(rate) else rate,
-                kept.period if period is None else period,
-                kept.burst if burst is None else burst,
-            )
+        new = Rate(
+            kept.limit if rate is None or callable(rate) else rate,
+            kept.period if period is None else period,
+            kept.burst if burst is None else burst,
         )
-        with machine.lock:
-            if callable(rate):
-                machine.tier = rate
-            machine.tiers.clear()
-            if isinstance(machine.algorithm, All):
-                machine.algorithm = All((new, *machine.algorithm.limits[1:]))
-                machine.table.convert(lambda state: (new.converted(state[0], now, old), *state[1:]))
-            else:
-                machine.algorithm = new
-                machine.table.convert(lambda state: new.converted(state, now, old))
+        machine.change(Gcra(new), rate if callable(rate) else tier, self._clock.now())
 
     def statistics(self) -> RateLimiterStatistics:
         """A consistent snapshot."""
-        machine = self._machine
-        now = self._clock.now()
+        machine, now = self._machine, self._clock.now()
         with machine.lock:
+            machine.caught_up_locked()
             live = machine.table.live(now, machine.algorithm)
-            return RateLimiterStatistics(live, machine.rejected, machine.table.overflowing)
+            result = RateLimiterStatistics(live, machine.rejected, machine.table.overflowing)
+        machine.unlocked()
+        return result
 
     @property
     def at_rest(self) -> bool:
-        return self.statistics().keys == 0
+        machine, now = self._machine, self._clock.now()
+        with machine.lock:
+            machine.caught_up_locked()
+            result = all(machine.algorithm.rests_at(state) <= now for state in machine.table.states.values())
+        machine.unlocked()
+        return result
 
     def __repr__(self) -> str:
         machine = self._machine
@@ -227,6 +258,8 @@ class RateLimiter(Policy):
             self._max_wait = math.inf if limit is None else limit
         if "key" in changes:
             self._key = _arguments.function("key", changes["key"])
+            if self._key is None and self._machine.tier is not None:
+                raise ValueError("rate as a callable takes the key: give key= too")
         if "charge_if" in changes:
             self._charge_if = _arguments.function("charge_if", changes["charge_if"])
             self._judges_results = self._charge_if is not None
@@ -238,7 +271,11 @@ class RateLimiter(Policy):
             raise ValueError(
                 "charge_if takes tokens after the call, so nothing is reserved before it: max_wait must be 0"
             )
-        self._constant_cost = 0.0 if self._charge_if is not None else self._fixed_cost
+        short_way = self._charge_if is None and self._machine.plain is not None
+        self._constant_cost = self._fixed_cost if short_way else 0.0
+        # With a cost of at most one call, a refusal means that none is left, and there is nothing else to find out.
+        self._rejects_at_once = self._max_wait == 0.0 and 0.0 < self._constant_cost <= 1.0
+        self._settles = self._charge_if is not None
         super()._configure(**changes)
 
     def _longest_wait(self) -> float | None:
@@ -246,25 +283,14 @@ class RateLimiter(Policy):
         return None if self._max_wait == math.inf else self._max_wait
 
     def _known(self, key: Hashable) -> Hashable:
-        if (key == _ALL) != (self._key is None and self._machine.tier is None):
+        if (key is _ALL) != (self._key is None):
             raise TypeError("this limiter has no keys" if self._key is None else "this limiter is keyed: pass the key")
         return key
 
-    def _algorithm(self, key: Hashable) -> Algorithm:
-        machine = self._machine
-        if machine.tier is None:
-            return machine.algorithm
-        rate = machine.tier(key)
-        algorithm = machine.tiers.get(rate)
-        if algorithm is None:
-            base = machine.algorithm
-            first, others = (base.limits[0], base.limits[1:]) if isinstance(base, All) else (base, ())
-            assert isinstance(first, Gcra)
-            tier = Gcra(Rate(rate, first.rate.period, first.rate.burst))
-            algorithm = All((tier, *others)) if others else tier
-            if len(machine.tiers) < _MAX_TIERS:
-                machine.tiers[rate] = algorithm
-        return algorithm
+    def _rate_of(self, key: Hashable) -> Any:
+        """The rate of the key's tier; asked for outside the lock."""
+        tier = self._machine.tier
+        return None if tier is None else tier(key)
 
     def _admit_slowly(self, key: Hashable, cost: float) -> Any:
         if self._charge_if is not None:
@@ -279,20 +305,22 @@ class RateLimiter(Policy):
 
     def _look(self, key: Hashable, cost: float) -> Charge:
         """The permit of a call that would fit now and pays by outcome."""
-        machine, now, algorithm = self._machine, self._clock.now(), self._algorithm(key)
+        machine, now, rate = self._machine, self._clock.now(), self._rate_of(key)
         with machine.lock:
             machine.caught_up_locked()
+            algorithm = machine.algorithm_locked(rate)
             decision = machine.decide_locked(key, cost, 0.0, None, now, algorithm)
         self._tell_overflow(decision, key)
         if not decision.admitted:
             raise self._rejected(self._refusal(decision, algorithm), key)
-        return Charge(decision.key, cost, algorithm)
+        return Charge(decision.key, cost, rate)
 
     def _take(self, key: Hashable, cost: float, limit: float, left: float | None) -> Reservation | CallRejectedError:
         """Take tokens for the first instant within `limit` and `left` seconds, or say why not."""
-        machine, now, algorithm = self._machine, self._clock.now(), self._algorithm(key)
+        machine, now, rate = self._machine, self._clock.now(), self._rate_of(key)
         with machine.lock:
             machine.caught_up_locked()
+            algorithm = machine.algorithm_locked(rate)
             decision = machine.decide_locked(key, cost, limit, left, now, algorithm)
             taken = machine.take_locked(decision, cost, now, algorithm) if decision.admitted else None
         self._tell_overflow(decision, key)
@@ -310,10 +338,9 @@ class RateLimiter(Policy):
         wait = None if decision.wait == math.inf else decision.wait
         if wait is not None and not decision.too_long:
             return DeadlineExceededError(self.name, wait)
-        remaining = _whole(decision.remaining)
-        return RateLimitExceededError(self.name, wait, algorithm.capacity, remaining, decision.reset_after)
+        return RateLimitExceededError(self.name, wait, algorithm.capacity, decision.remaining, decision.reset_after)
 
-    def _judge_exception(self, error: Exception) -> Verdict:
+    def _judge_exception(self, error: BaseException) -> Verdict:
         return FAILURE if self._charge_if is not None and self._charge_if(error) else ABANDONED
 
     def _judge_result(self, result: object) -> Verdict:
@@ -330,10 +357,6 @@ class RateLimiter(Policy):
 
 
 def _checked_cost(cost: Any) -> float:
-    if isinstance(cost, bool) or not isinstance(cost, (int, float)) or not 0.0 <= cost < math.inf:
-        raise ValueError(f"cost must be a finite number of at least 0, not {_arguments.shown(cost)}")
-    return float(cost)
-
-
-def _whole(tokens: float) -> int:
-    return math.floor(tokens + 1e-9)
+    if type(cost) in _NUMBERS and 0.0 <= cost < 1e300:
+        return float(cost)
+    return _arguments.number("cost", cost, zero=True)

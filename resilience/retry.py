@@ -16,7 +16,7 @@ import contextlib
 import functools
 import inspect
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,7 +26,7 @@ import tenacity
 from tenacity.retry import retry_base
 
 from . import _arguments
-from ._attempts import Attempt, Run, checked_test, numbered
+from ._attempts import Attempt, Attempts, Run, checked_test, looks_ahead, numbered, refuse_async
 from ._layer import PLAIN, AnyFunction, Stream, continued, drive, finished, name_of, require_asyncio, stepped
 from ._machine import Machine
 from ._policy import Policy
@@ -122,28 +122,12 @@ class Retry(Policy):
 
     def __iter__(self) -> Iterator[Attempt]:
         """`for attempt in retry:` with the work in a `with attempt:` block, for code that is not a function."""
-        run = self._run(None, (), {})
-        while True:
-            attempt = Attempt(run)
-            yield attempt
-            wait = attempt._next()
-            if wait is None:
-                return
-            self._pause(wait)
-            self._prepare(run)
+        return Attempts(Run(self, None, (), {}))
 
-    async def __aiter__(self) -> AsyncGenerator[Attempt, None]:
+    def __aiter__(self) -> AsyncIterator[Attempt]:
         """`async for attempt in retry:`, the same for tasks."""
         require_asyncio()
-        run = self._run(None, (), {})
-        while True:
-            attempt = Attempt(run)
-            yield attempt
-            wait = attempt._next()
-            if wait is None:
-                return
-            await self._apause(wait)
-            await self._aprepare(run)
+        return Attempts(Run(self, None, (), {}))
 
     def __repr__(self) -> str:
         return f"<Retry {self.name or 'unnamed'}: {self.attempts} attempts>"
@@ -154,15 +138,19 @@ class Retry(Policy):
         for setting, value in changes.items():
             match setting:
                 case "on":
+                    self._on = value
                     self._test, self._inspects_results = checked_test(value)
                 case "attempts":
                     self.attempts = _arguments.count("attempts", value)
                 case "wait" | "stop":
                     if not (callable(value) or (value is None and setting == "stop")):
                         raise TypeError(f"{setting} must be a tenacity strategy, not {_arguments.shown(value)}")
+                    refuse_async(setting, value)
                     setattr(self, f"_{setting}", value)
                 case "retry_if" | "retry_after" | "before_retry":
                     setattr(self, f"_{setting}", _arguments.function(setting, value))
+                    if setting != "before_retry":
+                        refuse_async(setting, value)
                 case "retry_after_limit":
                     self._retry_after_limit = _arguments.seconds(setting, value, zero=True)
                 case "budget":
@@ -175,7 +163,12 @@ class Retry(Policy):
                     if value is not None and not isinstance(value, random.Random):
                         raise TypeError(f"rng must be a random.Random or None, not {_arguments.shown(value)}")
                     self._rng = value or random.Random()
+                case _:  # name and listeners: below
+                    pass
+        self._looks_ahead = self._stop if looks_ahead(self._stop) else None
         self._judges_results = self._retry_if is not None or self._inspects_results
+        # A first attempt that succeeds costs nothing but the call, unless something has to know about it.
+        self._watches_first = self._budget is not None or self._stop is not None or self._judges_results
         self._informed = self._before_retry is not None and _takes_argument(self._before_retry)
         super()._configure(**changes)
 
@@ -185,157 +178,145 @@ class Retry(Policy):
     _retry_after: Callable[[Any], float | None] | None
     _before_retry: Callable[..., Any] | None
 
-    def _run(self, fn: AnyFunction | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
-        return Run(self, fn, args, kwargs, self._clock.now())
+    def _first(self, fn: AnyFunction, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
+        """The start of a call that has to be known before its first attempt."""
+        if self._budget is not None:
+            self._budget.deposit()
+        return Run(self, fn, args, kwargs)
 
-    def _pause(self, wait: float) -> None:
-        if wait > 0.0:
-            self._warn_if_blocking_a_loop()
-            self._clock.sleep(wait)
-            metered(wait)
+    def _prepare(self, run: Run, wait: float) -> None:
+        """What comes before a further attempt: the pause, and the user's preparations."""
+        try:
+            if wait > 0.0:
+                self._warn_if_blocking_a_loop()
+                self._clock.sleep(wait)
+                metered(wait)
+            if self._before_retry is not None:
+                result = self._before_retry(*run.report)
+                if inspect.isawaitable(result):
+                    if inspect.iscoroutine(result):
+                        result.close()
+                    raise TypeError("before_retry is asynchronous, but the retried function is not")
+        finally:
+            run.report = ()  # it holds an error, whose traceback holds what holds the run
 
-    async def _apause(self, wait: float) -> None:
-        if wait > 0.0:
-            await self._clock.asleep(wait)
-            metered(wait)
-
-    def _prepare(self, run: Run) -> None:
-        if self._before_retry is not None:
-            result = self._before_retry(*run.report)
-            if inspect.isawaitable(result):
-                if inspect.iscoroutine(result):
-                    result.close()
-                raise TypeError("before_retry is asynchronous, but the retried function is not")
-        run.report = ()
-
-    async def _aprepare(self, run: Run) -> None:
-        if self._before_retry is not None:
-            result = self._before_retry(*run.report)
-            if inspect.isawaitable(result):
-                await result
-        run.report = ()
+    async def _aprepare(self, run: Run, wait: float) -> None:
+        try:
+            if wait > 0.0:
+                await self._clock.asleep(wait)
+                metered(wait)
+            if self._before_retry is not None:
+                result = self._before_retry(*run.report)
+                if inspect.isawaitable(result):
+                    await result
+        finally:
+            run.report = ()
 
     def _check_before_retry(self, fn: AnyFunction) -> None:
         if inspect.iscoroutinefunction(self._before_retry):
             raise TypeError(f"before_retry is asynchronous, but {name_of(fn)} is not: they must match")
 
     def _wrap_sync(self, fn: AnyFunction) -> AnyFunction:
-        started = self._clock.now if self._stop is not None else None
-        budget, judges = self._budget, self._judges_results
+        self._check_before_retry(fn)
+        number = attempt_variable.get
 
-        def guarded(*args: Any, **kwargs: Any) -> Any:
-            began = None if started is None else started()
-            if budget is not None:
-                budget.deposit()
+        def plain(*args: Any, **kwargs: Any) -> Any:
+            if number() != 1:  # within a further attempt of another Retry: this one counts for itself
+                return self._repeat(Run(self, fn, args, kwargs), None)
             try:
                 result = fn(*args, **kwargs)
             except Exception as error:
-                run = Run(self, fn, args, kwargs, began)
+                run = Run(self, fn, args, kwargs)
                 wait = run.failed(error)
                 if wait is None:
                     raise
             else:
-                if type(result) not in PLAIN and not finished(result, fn):
-                    return continued(self._rest(fn, args, kwargs, began, result), result, fn)
-                if not judges:
+                if type(result) in PLAIN or finished(result, fn):
                     return result
-                run = Run(self, fn, args, kwargs, began)
-                wait = run.returned(result)
-                if wait is None:
-                    return result
-                del result
-            return self._again(fn, args, kwargs, run, wait)
+                return continued(self._rest(Run(self, fn, args, kwargs), result), result, fn)
+            return self._repeat(run, wait)
 
-        return guarded
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            return self._repeat(self._first(fn, args, kwargs), None)
 
-    def _again(self, fn: AnyFunction, args: Any, kwargs: Any, run: Run, wait: float) -> Any:
+        return watched if self._watches_first else plain
+
+    def _repeat(self, run: Run, wait: float | None) -> Any:
+        """Attempt until the outcome is final; after `wait` seconds, or at once if None."""
         while True:
-            self._pause(wait)
-            self._prepare(run)
+            if wait is not None:
+                self._prepare(run, wait)
             token = attempt_variable.set(run.number)
             try:
-                result = fn(*args, **kwargs)
+                result = run.attempt()
             except Exception as error:
-                next_wait = run.failed(error)
-                if next_wait is None:
+                wait = run.failed(error)
+                if wait is None:
                     raise
             else:
-                next_wait = run.returned(result) if self._judges_results else None
-                if next_wait is None:
+                if type(result) not in PLAIN and not finished(result, run.attempt):
+                    return continued(self._rest(run, result), result, run.attempt)
+                wait = run.returned(result) if self._judges_results else None
+                if wait is None:
                     return result
             finally:
                 attempt_variable.reset(token)
-            wait = next_wait
 
-    async def _rest(self, fn: AnyFunction, args: Any, kwargs: Any, began: float | None, first: Any) -> Any:
-        """The asynchronous rest of a call whose plain callable returns awaitables."""
+    async def _rest(self, run: Run, first: Any) -> Any:
+        """The asynchronous rest of a call whose plain callable returned `first`, something to await."""
+        fn = run.attempt
 
-        async def again(*args: Any, **kwargs: Any) -> Any:
-            result = fn(*args, **kwargs)
-            return result if type(result) in PLAIN or finished(result, fn) else await result
-
-        try:
-            result = await first
-        except Exception as error:
-            run = Run(self, fn, args, kwargs, began)
-            wait = run.failed(error)
-            if wait is None:
-                raise
-        else:
-            if not self._judges_results:
+        async def again() -> Any:
+            nonlocal first
+            result, first = (fn(), None) if first is None else (first, None)
+            if type(result) in PLAIN or finished(result, fn):
                 return result
-            run = Run(self, fn, args, kwargs, began)
-            wait = run.returned(result)
-            if wait is None:
-                return result
-        return await self._again_async(again, args, kwargs, run, wait)
+            try:
+                return await result
+            finally:
+                del result  # a Task holds its exception, whose traceback holds this frame
+
+        run.attempt = again
+        return await self._repeat_async(run, None)
 
     def _wrap_async(self, fn: AnyFunction) -> AnyFunction:
-        started = self._clock.now if self._stop is not None else None
-        budget, judges = self._budget, self._judges_results
+        number = attempt_variable.get
 
-        async def guarded(*args: Any, **kwargs: Any) -> Any:
-            began = None if started is None else started()
-            if budget is not None:
-                budget.deposit()
+        async def plain(*args: Any, **kwargs: Any) -> Any:
+            if number() != 1:  # within a further attempt of another Retry: this one counts for itself
+                return await self._repeat_async(Run(self, fn, args, kwargs), None)
             try:
-                result = await fn(*args, **kwargs)
+                return await fn(*args, **kwargs)
             except Exception as error:
-                run = Run(self, fn, args, kwargs, began)
+                run = Run(self, fn, args, kwargs)
+                wait = run.failed(error)
+                if wait is None:
+                    raise
+            return await self._repeat_async(run, wait)
+
+        async def watched(*args: Any, **kwargs: Any) -> Any:
+            return await self._repeat_async(self._first(fn, args, kwargs), None)
+
+        return watched if self._watches_first else plain
+
+    async def _repeat_async(self, run: Run, wait: float | None) -> Any:
+        require_asyncio()
+        while True:
+            if wait is not None:
+                await self._aprepare(run, wait)
+            token = attempt_variable.set(run.number)
+            try:
+                result = await run.attempt()
+            except Exception as error:
                 wait = run.failed(error)
                 if wait is None:
                     raise
             else:
-                if not judges:
-                    return result
-                run = Run(self, fn, args, kwargs, began)
-                wait = run.returned(result)
+                wait = run.returned(result) if self._judges_results else None
                 if wait is None:
-                    return result
-                del result
-            return await self._again_async(fn, args, kwargs, run, wait)
-
-        return guarded
-
-    async def _again_async(self, fn: AnyFunction, args: Any, kwargs: Any, run: Run, wait: float) -> Any:
-        require_asyncio()
-        while True:
-            await self._apause(wait)
-            await self._aprepare(run)
-            token = attempt_variable.set(run.number)
-            try:
-                result = await fn(*args, **kwargs)
-            except Exception as error:
-                next_wait = run.failed(error)
-                if next_wait is None:
-                    raise
-            else:
-                next_wait = run.returned(result) if self._judges_results else None
-                if next_wait is None:
                     return result
             finally:
                 attempt_variable.reset(token)
-            wait = next_wait
 
     def _wrap_generator(self, fn: AnyFunction) -> AnyFunction:
         self._check_before_retry(fn)

@@ -1,11 +1,13 @@
 """For tests of code that uses the toolkit: virtual time, recorded events, scripted callables.
 
-Nothing here sleeps. `ManualClock` is a clock that you move; `run` runs a coroutine in an event loop whose time is that
-clock's and jumps ahead whenever nothing else is left to do; `use_clock` puts a clock behind every existing policy.
+Nothing here sleeps. `ManualClock` is a clock that you move; `use_clock` puts a clock behind every existing policy;
+`run` runs a coroutine in an event loop whose time is such a clock's and jumps ahead whenever nothing is left to do.
 
-    clock = ManualClock()
-    with use_clock(clock):
-        result = run(main(), clock)      # a minute of backoff takes no time
+    result = run(main())      # a minute of backoff takes no time
+
+    with use_clock(ManualClock()) as clock:
+        client.fetch()
+        assert clock.sleeps == [0.5, 1.0]
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ import math
 import selectors
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple, TypeVar
 
 from . import _arguments
 from .clock import Clock, Lockable, SystemClock, TimerHandle, turn
@@ -32,14 +34,23 @@ _PATIENCE = 30.0  # real seconds after which a virtual loop in which nothing can
 
 
 class _Timer:
-    """A callback at an instant of a manual clock."""
+    """A callback in an event loop at an instant of a manual clock."""
 
-    __slots__ = ("callback", "cancelled", "when")
+    __slots__ = ("_callback", "_loop", "cancelled", "when")
 
-    def __init__(self, when: float, callback: Callable[[], object]) -> None:
+    def __init__(self, when: float, loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
         self.when = when
-        self.callback = callback
+        self._loop = loop
+        self._callback = callback
         self.cancelled = False
+
+    def ring(self) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits there any more
+            self._loop.call_soon_threadsafe(self._call)
+
+    def _call(self) -> None:
+        if not self.cancelled:
+            self._callback()
 
     def cancel(self) -> None:
         self.cancelled = True
@@ -66,16 +77,19 @@ class ManualClock(Clock):
 
     def advance(self, seconds: float) -> None:
         """Move the clock on by `seconds`, ringing the timers on the way, each at its own time."""
-        end = self._now + _arguments.seconds("seconds", seconds, zero=True)
-        while True:
-            with self._lock:
-                if not self._timers or self._timers[0][0] > end:
-                    self._now = max(self._now, end)
-                    return
+        seconds = _arguments.seconds("seconds", seconds, zero=True)
+        with self._lock:
+            self.move_to(self._now + seconds)
+
+    def move_to(self, instant: float) -> None:
+        """Move the clock on to `instant`, as `advance` does; an instant that has passed changes nothing."""
+        with self._lock:  # all the way, so that two threads that advance the clock get both their times
+            while self._timers and self._timers[0][0] <= instant:
                 when, _, timer = heapq.heappop(self._timers)
                 self._now = max(self._now, when)
-            if not timer.cancelled:
-                timer.callback()
+                if not timer.cancelled:
+                    timer.ring()  # never blocks: it tells an event loop
+            self._now = max(self._now, instant)
 
     def next_timer(self) -> float:
         """The instant of the next timer; infinity if there is none."""
@@ -109,7 +123,7 @@ class ManualClock(Clock):
             if self._now >= end:
                 return False
             if self._auto:
-                self.advance(end - self._now)
+                self.move_to(end)
             elif lock.acquire(timeout=_REAL_STEP):
                 return True
         return True
@@ -117,11 +131,7 @@ class ManualClock(Clock):
     def call_later(
         self, loop: asyncio.AbstractEventLoop, seconds: float, callback: Callable[[], object]
     ) -> TimerHandle:
-        def ring() -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(lambda: timer.cancelled or callback())
-
-        timer = _Timer(self._now + max(0.0, seconds), ring)
+        timer = _Timer(self._now + max(0.0, seconds), loop, callback)
         with self._lock:
             heapq.heappush(self._timers, (timer.when, next(self._order), timer))
         return timer
@@ -152,7 +162,7 @@ class _Selector(selectors.DefaultSelector):
         until = clock.now() + timeout if timeout is not None else math.inf
         until = min(until, clock.next_timer())
         if until < math.inf:
-            clock.advance(max(0.0, until - clock.now()))
+            clock.move_to(until)
             return super().select(0)
         events = super().select(_PATIENCE)  # only another thread or a socket can go on from here
         if not events:
@@ -175,8 +185,15 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def run(main: Coroutine[Any, Any, R], clock: ManualClock | None = None) -> R:
-    """Run a coroutine like `asyncio.run`, in virtual time."""
-    with asyncio.Runner(loop_factory=lambda: VirtualLoop(clock)) as runner:
+    """Run a coroutine like `asyncio.run`, in virtual time: on `clock`, the manual one in use, or a new one.
+
+    The clock is behind every policy meanwhile. Threads are invisible to it: while all tasks wait, time moves on to the
+    next timer, whatever a thread is still doing.
+    """
+    if clock is None:
+        in_use = SystemClock.behind()
+        clock = in_use if isinstance(in_use, ManualClock) else ManualClock()
+    with use_clock(clock), asyncio.Runner(loop_factory=lambda: VirtualLoop(clock)) as runner:
         return runner.run(main)
 
 
@@ -200,12 +217,33 @@ class _Instant(ManualClock):
         self.advance(max(0.0, seconds))
         await turn()
 
+    def call_later(
+        self, loop: asyncio.AbstractEventLoop, seconds: float, callback: Callable[[], object]
+    ) -> TimerHandle:
+        timer = super().call_later(loop, seconds, callback)
+        if isinstance(loop, VirtualLoop):
+            return timer
+        # An ordinary loop does not move this clock: what really takes that long must still come to an end.
+        return _Both(timer, loop.call_later(seconds, self.move_to, self.now() + seconds))
+
+
+class _Both(NamedTuple):
+    """Two timers, cancelled together."""
+
+    one: TimerHandle
+    other: TimerHandle
+
+    def cancel(self) -> None:
+        self.one.cancel()
+        self.other.cancel()
+
 
 @contextmanager
 def no_waits() -> Iterator[list[float]]:
     """Make every wait of every policy instant; yields the list of sleeps, in seconds, as it grows.
 
-    Time passes only by those sleeps, so pauses still count towards deadlines, and nothing else does.
+    Time passes by those sleeps, so pauses still count towards deadlines. A time limit in an ordinary event loop ends
+    after that much real time at the latest, so that what hangs is still cut off.
     """
     clock = _Instant()
     with use_clock(clock):
@@ -231,12 +269,14 @@ class Script:
         self._entries = list(entries)
         if not self._entries:
             raise ValueError("a Script needs at least one entry")
+        self._lock = threading.Lock()
         self.calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
     def sync(self, *args: Any, **kwargs: Any) -> Any:
         """Play the next entry."""
-        entry = self._entries[min(len(self.calls), len(self._entries) - 1)]
-        self.calls.append((args, kwargs))
+        with self._lock:
+            entry = self._entries[min(len(self.calls), len(self._entries) - 1)]
+            self.calls.append((args, kwargs))
         if isinstance(entry, BaseException) or (isinstance(entry, type) and issubclass(entry, BaseException)):
             raise entry
         return entry(*args, **kwargs) if callable(entry) else entry

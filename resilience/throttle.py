@@ -11,10 +11,11 @@ For plain functions, several loops, or a `retry_after`, use `RateLimiter(max_wai
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import aiolimiter
 
@@ -25,7 +26,7 @@ from ._policy import Policy
 from ._wait import Wait
 from .clock import Clock
 from .events import CallQueued, Listener
-from .exceptions import DeadlineExceededError, RateLimitExceededError
+from .exceptions import CallRejectedError, DeadlineExceededError, RateLimitExceededError
 
 _PERMIT = 0
 
@@ -38,34 +39,54 @@ class ThrottleStatistics:
     rejected: int
 
 
+class _Queue:
+    """Those who wait in one event loop. Left behind with the loop: its tasks may be finalised much later."""
+
+    __slots__ = ("loop", "turn", "waiting", "wanted")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        self.loop = loop
+        self.turn = asyncio.Lock()
+        self.waiting = 0
+        self.wanted = 0.0  # the sum of their costs
+
+
 class _Line(Machine):
     """The queue in front of the limiter; touched only by the loop that owns it."""
 
-    __slots__ = ("limiter", "loop", "rejected", "turn", "waiting")
+    __slots__ = ("limiter", "queue", "rejected")
 
     def __init__(self, limiter: aiolimiter.AsyncLimiter) -> None:
         super().__init__()
         self.limiter = limiter
-        self.loop: asyncio.AbstractEventLoop | None = None
-        self.turn = asyncio.Lock()
-        self.waiting = 0
+        self.queue = _Queue(None)
         self.rejected = 0
 
     def forked(self) -> None:
         super().forked()
-        self.loop, self.turn, self.waiting = None, asyncio.Lock(), 0
+        self.queue = _Queue(None)
+        # The parent's loop never runs here, but it is not closed either: the limiter would belong to it for ever.
+        limiter = self.limiter
+        limiter._waiters.clear()
+        limiter._waker_handle = None
+        try:
+            del limiter._event_loop
+        except AttributeError:  # it has not been used
+            pass
 
 
 class Throttle(Policy):
     """Pace async calls through `limiter`, taking `cost` (a number, or a callable of the arguments) for each.
 
     A call waits for at most `max_wait` seconds (None: as long as the deadline allows). Raises `RateLimitExceededError`
-    if that is not enough or `cost` can never fit, and `DeadlineExceededError` if the deadline comes first. Plain
-    functions are refused at decoration with a TypeError.
+    if that is not enough or `cost` can never fit, and `DeadlineExceededError` if the deadline comes first: at once when
+    that can be foreseen, later when other users of the limiter hold the call up. Plain functions are refused at
+    decoration with a TypeError.
     """
 
     _machine: _Line
     _variable = frozenset({"cost", "listeners", "max_wait", "name"})
+    _settles = False
 
     def __init__(
         self,
@@ -86,17 +107,28 @@ class Throttle(Policy):
     def admit(self, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         line = self._machine
         self._own_loop()
-        cost = self._cost if self._cost_of is None else self._cost_of(*args, **(kwargs or {}))
-        if not 0 <= cost <= line.limiter.max_rate:
+        cost = self._cost
+        if self._cost_of is not None:
+            cost = _arguments.number("cost", self._cost_of(*args, **(kwargs or {})), zero=True)
+        limiter, queue = line.limiter, line.queue
+        if cost > limiter.max_rate:
             line.rejected += 1
-            raise self._rejected(RateLimitExceededError(self.name, None, line.limiter.max_rate))
-        if not line.waiting and line.limiter.has_capacity(cost):
+            raise self._rejected(RateLimitExceededError(self.name, None, limiter.max_rate))
+        if limiter.has_capacity(cost) and not queue.waiting:
             self._acquire_now(cost)
             return _PERMIT
+        # Without other users of the limiter this is how long it takes; with them it takes longer.
+        missing = max(0.0, limiter._level + queue.wanted + cost - limiter.max_rate)
+        wait = missing * limiter.time_period / limiter.max_rate
         left = deadline.remaining()
-        if left is not None and left <= 0.0:
+        refusal: CallRejectedError | None = None
+        if self._max_wait is not None and wait > self._max_wait:
+            refusal = RateLimitExceededError(self.name, wait, limiter.max_rate)
+        elif left is not None and wait > left:
+            refusal = DeadlineExceededError(self.name, wait)
+        if refusal is not None:
             line.rejected += 1
-            raise self._rejected(DeadlineExceededError(self.name))
+            raise self._rejected(refusal)
         self._tell(CallQueued, seconds=self._max_wait)
         return Wait(self, _PERMIT, decision=_Turn(self, cost))
 
@@ -105,21 +137,21 @@ class Throttle(Policy):
 
     def statistics(self) -> ThrottleStatistics:
         """A snapshot, to be taken in the loop that owns the throttle."""
-        return ThrottleStatistics(self._machine.waiting, self._machine.rejected)
+        return ThrottleStatistics(self._machine.queue.waiting, self._machine.rejected)
 
     def __repr__(self) -> str:
         limiter = self._machine.limiter
         return (
             f"<Throttle {self.name or 'unnamed'}: {limiter.max_rate:g} in {limiter.time_period:g} s,"
-            f" {self._machine.waiting} waiting>"
+            f" {self._machine.queue.waiting} waiting>"
         )
 
     # -- private -------------------------------------------------------------------------------------------------------
 
     def _configure(self, **changes: Any) -> None:
         if "cost" in changes:
-            cost = changes["cost"]
-            self._cost_of = cost if callable(cost) else None
+            cost: Any = changes["cost"]
+            self._cost_of = cast("Callable[..., float]", cost) if callable(cost) else None
             self._cost = 0.0 if callable(cost) else _arguments.number("cost", cost)
             if self._cost > self._machine.limiter.max_rate:
                 raise ValueError(
@@ -135,7 +167,7 @@ class Throttle(Policy):
 
     def _wrap_sync(self, fn: AnyFunction) -> AnyFunction:
         raise TypeError(
-            f"Throttle paces coroutine functions only, and {name_of(fn)} is a plain one:"
+            f"Throttle paces coroutine functions only, and {name_of(fn)} is not one:"
             " use RateLimiter(rate, period, max_wait=…), which serves threads too"
         )
 
@@ -151,13 +183,21 @@ class Throttle(Policy):
                 "Throttle works in a running asyncio loop only; for threads use RateLimiter(max_wait=…)"
             ) from None
         line = self._machine
-        if line.loop is not loop:
-            if line.loop is not None and not line.loop.is_closed():
+        if line.queue.loop is not loop:
+            with warnings.catch_warnings():
+                warnings.simplefilter(
+                    "ignore", RuntimeWarning
+                )  # "re-used across loops": only after the other is closed
+                owner = line.limiter._loop
+            if owner is not loop:
                 raise RuntimeError(
                     f"{self!r} belongs to another event loop that is still open; its AsyncLimiter cannot serve two:"
                     " use RateLimiter(max_wait=…)"
                 )
-            line.loop, line.turn, line.waiting = loop, asyncio.Lock(), 0
+            line.queue = _Queue(loop)
+
+    def _warn_if_blocking_a_loop(self) -> None:
+        """Nothing to warn of: a plain caller that would have to wait gets a TypeError."""
 
     def _acquire_now(self, cost: float) -> None:
         """Take capacity that is known to be there: `acquire` then ends without suspending."""
@@ -181,21 +221,23 @@ class _Turn:
 
     async def suspend(self) -> Any:
         throttle, line = self._throttle, self._throttle._machine
-        left, limit = deadline.remaining(), throttle._max_wait
+        queue, left, limit = line.queue, deadline.remaining(), throttle._max_wait
         limited_by_deadline = left is not None and (limit is None or left < limit)
-        line.waiting += 1
         scope = asyncio.timeout(left if limited_by_deadline else limit)
+        queue.waiting += 1
+        queue.wanted += self._cost
         try:
-            async with scope, line.turn:
+            async with scope, queue.turn:
                 await line.limiter.acquire(self._cost)
         except TimeoutError:
             if not scope.expired():
                 raise
+        else:
+            return _PERMIT
         finally:
-            line.waiting -= 1
-        if scope.expired():
-            line.rejected += 1
-            if limited_by_deadline:
-                raise throttle._rejected(DeadlineExceededError(throttle.name))
-            raise throttle._rejected(RateLimitExceededError(throttle.name, None, line.limiter.max_rate))
-        return _PERMIT
+            queue.waiting -= 1
+            queue.wanted = queue.wanted - self._cost if queue.waiting else 0.0
+        line.rejected += 1
+        if limited_by_deadline:
+            raise throttle._rejected(DeadlineExceededError(throttle.name))
+        raise throttle._rejected(RateLimitExceededError(throttle.name, None, line.limiter.max_rate))

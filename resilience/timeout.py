@@ -15,12 +15,12 @@ them on a thread that is left behind when the time is up.
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
-import threading
-from asyncio import CancelledError, current_task, get_running_loop
+from asyncio import CancelledError, get_running_loop
 from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from contextlib import asynccontextmanager
-from contextvars import Token, copy_context
+from contextvars import Token
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
@@ -28,15 +28,17 @@ from typing import Any, NoReturn, Self
 
 from . import _arguments
 from ._layer import PLAIN, AnyFunction, Stream, continued, drive, finished, require_asyncio, stepped
-from ._machine import Machine
 from ._policy import Guard, Policy
-from ._timers import Timers, grain_of, timers_of
+from ._timers import PER_SECOND, Timers, current_task, grain_of, timers_of
+from ._worker import Tally, Worker
 from .clock import Clock
 from .deadline import Deadline, ambient
 from .events import CallTimedOut, Listener
 from .exceptions import BulkheadFullError, CallTimeoutError, DeadlineExceededError
 
 Seconds = float | timedelta | None
+
+_FOREVER = 1e12  # seconds; with more, the arithmetic of instants leaves the range of floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +47,6 @@ class TimeoutStatistics:
 
     timed_out: int
     abandoned: int
-
-
-class _Tally(Machine):
-    """Counters, and the abandoned threads that are still out."""
-
-    __slots__ = ("abandoned", "timed_out")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.timed_out = 0
-        self.abandoned = 0
-
-    def forked(self) -> None:
-        super().forked()
-        self.abandoned = 0
 
 
 class Timeout(Policy):
@@ -74,7 +61,7 @@ class Timeout(Policy):
     Never early; at most 10 ms or 2 % late, whichever is more.
     """
 
-    _machine: _Tally
+    _machine: Tally
     _variable = frozenset({"abandon", "listeners", "name", "seconds"})
 
     def __init__(
@@ -88,7 +75,7 @@ class Timeout(Policy):
         listeners: Iterable[Listener] = (),
     ) -> None:
         super().__init__(name, clock, listeners)
-        self._machine = _Tally()
+        self._machine = Tally()
         self._max_abandoned = _arguments.count("max_abandoned", max_abandoned)
         self._timers: Timers | None = None
         self._configure(seconds=seconds, abandon=abandon)
@@ -124,7 +111,8 @@ class Timeout(Policy):
         if "seconds" in changes:
             seconds = changes["seconds"]
             self._computed = seconds if callable(seconds) else None
-            self._seconds = None if callable(seconds) else _arguments.optional_seconds("seconds", seconds)
+            limit = None if callable(seconds) else _arguments.optional_seconds("seconds", seconds)
+            self._seconds = None if limit is None else min(limit, _FOREVER)
             self._grain = grain_of(self._seconds or 1.0)
         if "abandon" in changes:
             if not isinstance(changes["abandon"], bool):
@@ -143,27 +131,28 @@ class Timeout(Policy):
             return None
         if isinstance(limit, bool) or not isinstance(limit, (int, float)) or limit != limit:
             raise TypeError(f"seconds must return seconds, a timedelta or None, not {_arguments.shown(limit)}")
-        return float(limit)
+        return float(max(0.0, min(limit, _FOREVER)))
 
-    def _deadline(self, limit: float | None, task: asyncio.Task[Any] | None) -> Deadline | None:
+    def _deadline(
+        self, limit: float | None, task: asyncio.Task[Any] | None, length: float | None = None
+    ) -> Deadline | None:
         """The deadline to put in force, or None if there is none or the one in force is as near and enforced.
 
-        Raises DeadlineExceededError if no time is left at all.
+        `length` is the whole limit, where `limit` is what is left of it. Raises DeadlineExceededError if no time is
+        left at all.
         """
         outer = ambient.get()
         if limit is not None and limit <= 0.0:
             raise self._rejected(DeadlineExceededError(self.name))
         if outer is None:
-            return (
-                None
-                if limit is None
-                else Deadline(self._clock.now() + limit, self._clock, self.name, limit, None, task)
-            )
+            if limit is None:
+                return None
+            return Deadline(self._clock.now() + limit, self._clock, self.name, length or limit, None, task)
         left = outer.remaining()
         if left <= 0.0:
             raise self._rejected(DeadlineExceededError(self.name))
         if limit is not None and limit < left:
-            return Deadline(self._clock.now() + limit, self._clock, self.name, limit, outer, task)
+            return Deadline(self._clock.now() + limit, self._clock, self.name, length or limit, outer, task)
         if outer.task is task or task is None:
             return None
         # The owner will cancel another task, not this one, so its instant needs a second guardian here.
@@ -186,19 +175,35 @@ class Timeout(Policy):
 
     def _wrap_async(self, fn: AnyFunction) -> AnyFunction:
         clock, limit_of = self._clock, None if self._computed is None else self._limit
-        seconds, grain = self._seconds, self._grain
+        seconds, grain, name = self._seconds, self._grain, self.name
+        slots_per_second = PER_SECOND / grain
 
         async def guarded(*args: Any, **kwargs: Any) -> Any:
-            loop, task = _running_task()
-            limit = seconds if limit_of is None else limit_of(args, kwargs)
-            if limit is not None and ambient.get() is None and limit > 0.0:
-                deadline: Deadline | None = Deadline(clock.now() + limit, clock, self.name, limit, None, task)
+            try:
+                task = current_task(loop := get_running_loop())
+            except RuntimeError:
+                _no_task()
+            if task is None:
+                _no_task()
+            if seconds is not None and ambient.get() is None:
+                # The common case, spelled out: a constant limit and nothing inherited.
+                deadline = Deadline(clock.now() + seconds, clock, name, seconds, None, task)
+                timers = self._timers
+                if timers is None or timers.loop is not loop:
+                    timers = self._timers = timers_of(loop, clock)
+                slot = (int(deadline.when * slots_per_second) + 1) * grain
+                waiting = timers.slots.get(slot)
+                if waiting is None:
+                    waiting = timers.opened(slot)
+                waiting.add(deadline)
             else:
-                deadline = self._deadline(limit, task)
-            if deadline is None:
-                return await fn(*args, **kwargs)
+                limit = seconds if limit_of is None else limit_of(args, kwargs)
+                nearest = self._deadline(limit, task)
+                if nearest is None:
+                    return await fn(*args, **kwargs)
+                deadline = nearest
+                waiting = self._arm(deadline, loop, grain_of(deadline.timeout or 0.0))
             before = task.cancelling()
-            waiting = self._arm(deadline, loop, grain if limit_of is None else grain_of(deadline.timeout or 0.0))
             token = ambient.set(deadline)
             try:
                 result = await fn(*args, **kwargs)
@@ -206,7 +211,9 @@ class Timeout(Policy):
                 ambient.reset(token)
                 waiting.discard(deadline)
                 deadline.task = None
-                if deadline.fired and task.uncancel() <= before and type(error) is CancelledError:
+                ours = deadline.fired and task.uncancel() <= before and type(error) is CancelledError
+                del task  # it will hold the exception, whose traceback holds this frame
+                if ours:
                     self._cut_off(deadline, error)
                 raise
             ambient.reset(token)
@@ -229,14 +236,22 @@ class Timeout(Policy):
                     ambient.reset(token)
             if type(result) in PLAIN or finished(result, fn):
                 return result
-            limit = None if deadline is None else deadline.remaining()
-            return continued(self._rest(result, limit), result, fn)
+            return continued(self._rest(result, deadline), result, fn)
 
         return guarded
 
-    async def _rest(self, awaitable: Any, limit: float | None) -> Any:
-        async with _Scope(self, limit):
-            return await awaitable
+    async def _rest(self, awaitable: Any, deadline: Deadline | None) -> Any:
+        left = length = None
+        if deadline is not None:
+            left, length = deadline.remaining(), deadline.timeout
+            if left <= 0.0:  # the plain part took all the time
+                (awaitable.cancel if asyncio.isfuture(awaitable) else awaitable.close)()
+                self._cut_off(deadline, None)
+        try:
+            async with _Scope(self, left, length):
+                return await awaitable
+        finally:
+            del awaitable  # a Task holds its exception, whose traceback holds this frame
 
     def _left_behind(self, fn: AnyFunction, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run `fn` on a daemon thread and wait for it as long as the deadline allows."""
@@ -246,44 +261,11 @@ class Timeout(Policy):
             full = machine.abandoned >= self._max_abandoned
         if full:
             raise self._rejected(BulkheadFullError(self.name))
-        done = threading.Lock()
-        done.acquire()
-        outcome: list[Any] = []  # [result, None] or [None, error], once it is there
-        generation = machine.generation
-        abandoned = False
-
-        def work() -> None:
-            nonlocal abandoned
-            try:
-                result: tuple[Any, BaseException | None] = (copied.run(fn, *args, **kwargs), None)
-            except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the caller
-                result = (None, error)
-            with machine.lock:
-                if abandoned and generation == machine.generation:
-                    machine.abandoned -= 1
-                elif not abandoned:
-                    outcome.extend(result)
-            done.release()
-
-        copied = copy_context()
-        threading.Thread(target=work, name=f"resilience-timeout-{self.name or 'unnamed'}", daemon=True).start()
-        try:
-            self._clock.wait(done, None if deadline is None else max(0.0, deadline.remaining()))
-        finally:
-            with machine.lock:
-                if not outcome:
-                    abandoned = True
-                    machine.abandoned += 1
-        if not outcome:
-            assert deadline is not None
+        worker = Worker(machine, f"resilience-timeout-{self.name or 'unnamed'}", functools.partial(fn, *args, **kwargs))
+        if not worker.wait(self._clock, None if deadline is None else max(0.0, deadline.remaining())):
+            assert deadline is not None  # without one, the wait has no end
             self._cut_off(deadline, None)
-        error = outcome.pop()
-        if error is not None:
-            try:
-                raise error
-            finally:
-                del error  # its traceback holds this frame
-        return outcome.pop()
+        return worker.result()
 
     def _wrap_generator(self, fn: AnyFunction) -> AnyFunction:
         def guarded(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
@@ -304,37 +286,39 @@ class Timeout(Policy):
 class _Steps:
     """The time limit of a generator: one instant for all steps, in force during each of them and never between."""
 
-    __slots__ = ("_ends", "_limit", "_policy")
+    __slots__ = ("_begun", "_limit", "_own", "_policy")
 
     def __init__(self, policy: Timeout, limit: float | None) -> None:
         self._policy = policy
         self._limit = limit
-        self._ends: float | None = None
+        self._begun = False
+        self._own: Deadline | None = None
 
     def step(self, *, armed: bool) -> _Scope:
         policy, limit = self._policy, self._limit
-        if limit is not None and limit > 0.0:
-            now = policy._clock.now()
-            if self._ends is None:
-                self._ends = now + limit
-            elif self._ends <= now:  # the consumer took its time: that counts, and the call did run
-                policy._cut_off(Deadline(self._ends, policy._clock, policy.name, limit), None)
-            return _Scope(policy, self._ends - now, limit, armed=armed)
-        return _Scope(policy, limit, armed=armed)
+        if not self._begun:
+            self._begun = True
+            if limit is not None:
+                self._own = Deadline(policy._clock.now() + limit, policy._clock, policy.name, limit)
+            return _Scope(policy, limit, armed=armed)
+        for deadline in (ambient.get(), self._own):
+            if deadline is not None and deadline.remaining() <= 0.0:
+                policy._cut_off(deadline, None)  # the consumer took its time: that counts, and the call did run
+        return _Scope(policy, None if self._own is None else self._own.remaining(), limit, armed=armed)
 
 
 class _Scope(Guard):
     """A block under a time limit. Entered without waiting; in a task (`armed`) it cuts the block off."""
 
-    __slots__ = ("_armed", "_before", "_deadline", "_limit", "_policy", "_task", "_timeout", "_token", "_waiting")
+    __slots__ = ("_armed", "_before", "_deadline", "_length", "_limit", "_policy", "_task", "_token", "_waiting")
 
     def __init__(
-        self, policy: Timeout, limit: float | None, timeout: float | None = None, *, armed: bool = False
+        self, policy: Timeout, limit: float | None, length: float | None = None, *, armed: bool = False
     ) -> None:
         super().__init__(policy)
         self._policy: Timeout = policy
         self._limit = limit
-        self._timeout = timeout  # the whole length, where the limit is what is left of it
+        self._length = length  # the whole limit, where `limit` is what is left of it
         self._armed = armed
         self._deadline: Deadline | None = None
         self._task: asyncio.Task[Any] | None = None
@@ -343,10 +327,8 @@ class _Scope(Guard):
         self._spend()
         policy = self._policy
         loop, task = _running_task() if self._armed else (None, None)
-        deadline = self._deadline = policy._deadline(self._limit, task)
+        deadline = self._deadline = policy._deadline(self._limit, task, self._length)
         if deadline is not None:
-            if self._timeout is not None and deadline.policy == policy.name:
-                deadline.timeout = self._timeout
             if task is not None and loop is not None:
                 self._task, self._before = task, task.cancelling()
                 self._waiting = policy._arm(deadline, loop, grain_of(deadline.timeout or 0.0))
@@ -363,21 +345,27 @@ class _Scope(Guard):
         deadline, task = self._deadline, self._task
         if deadline is None:
             return
+        self._task = None
         ambient.reset(self._token)
         if task is not None:
             self._waiting.discard(deadline)
             deadline.task = None
-            if deadline.fired and task.uncancel() <= self._before and kind is CancelledError:
+            ours = deadline.fired and task.uncancel() <= self._before and kind is CancelledError
+            del task  # it will hold the exception, whose traceback holds this frame
+            if ours:
                 self._policy._cut_off(deadline, error)
 
 
 def _running_task() -> tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]:
     try:
-        loop = get_running_loop()
+        task = current_task(loop := get_running_loop())
     except RuntimeError:
-        require_asyncio()
-        raise
-    task = current_task(loop)
+        _no_task()
     if task is None:
-        raise RuntimeError("Timeout must be used inside a task")
+        _no_task()
     return loop, task
+
+
+def _no_task() -> NoReturn:
+    require_asyncio()
+    raise RuntimeError("Timeout must be used inside a task")

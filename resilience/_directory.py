@@ -1,0 +1,89 @@
+"""The layers that `Keyed` keeps, one for each key: which are in use, which was used last, which can go.
+
+An entry is used when a call begins and when it ends. Entries stand in the order of their last use; one with calls in
+flight is never forgotten.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable, Iterable
+
+from ._layer import Layer
+from ._machine import Machine, Verdict
+from ._ticket import Ticket
+
+
+class Entry:
+    """The layer of one key. Guarded by the lock: `calls` (in flight) and `used` (when a call last began or ended)."""
+
+    __slots__ = ("calls", "key", "layer", "used")
+
+    def __init__(self, key: Hashable, layer: Layer, used: float) -> None:
+        self.key = key
+        self.layer = layer
+        self.calls = 0
+        self.used = used
+
+
+class Directory(Machine):
+    """Entries, least recently used first. `busy` of them have calls in flight."""
+
+    __slots__ = ("busy", "created", "entries", "evicted")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entries: OrderedDict[Hashable, Entry] = OrderedDict()
+        self.busy = 0
+        self.created = 0
+        self.evicted = 0
+
+    def begin_locked(self, entry: Entry, now: float) -> None:
+        if not entry.calls:
+            self.busy += 1
+        entry.calls += 1
+        entry.used = now
+        self.entries.move_to_end(entry.key)
+
+    def end_locked(self, ended: tuple[Entry, float], verdict: Verdict) -> Iterable[Ticket]:
+        entry, now = ended
+        if self.entries.get(entry.key) is not entry:
+            return ()  # a fork has forgotten the calls of the parent
+        entry.calls -= 1
+        if not entry.calls:
+            self.busy -= 1
+        entry.used = now
+        self.entries.move_to_end(entry.key)
+        return ()
+
+    def forked(self) -> None:
+        super().forked()
+        # New entries, so that the calls of the parent count for nothing when they end in the child.
+        self.entries = OrderedDict((key, Entry(key, old.layer, old.used)) for key, old in self.entries.items())
+        self.busy = 0
+
+    def forget_locked(self, entry: Entry) -> bool:
+        """Forget an entry, unless it came into use or was forgotten meanwhile."""
+        if entry.calls or self.entries.get(entry.key) is not entry:
+            return False
+        del self.entries[entry.key]
+        self.evicted += 1
+        return True
+
+    def superfluous(self, now: float, max_keys: int, idle_ttl: float) -> list[tuple[Entry, str]]:
+        """The entries to forget, with the reason: those idle too long, and the idle ones beyond `max_keys`."""
+        with self.lock:
+            self.caught_up_locked()
+            count = len(self.entries)
+            idle = [entry for entry in self.entries.values() if not entry.calls]
+        stale = [(entry, "idle") for entry in idle if now - entry.used >= idle_ttl]
+        excess = max(0, count - len(stale) - max_keys)
+        at_rest: list[tuple[Entry, str]] = []
+        others: list[tuple[Entry, str]] = []
+        for entry in idle:
+            if len(at_rest) == excess:
+                break
+            if now - entry.used < idle_ttl:
+                # Asks the layer, which may have a lock of its own: hence outside ours.
+                (at_rest if entry.layer.at_rest else others).append((entry, "max_keys"))
+        return stale + (at_rest + others)[:excess]
