@@ -99,12 +99,16 @@ def colour(request: pytest.FixtureRequest, clock: ManualClock) -> Iterator[Colou
 @pytest.fixture(autouse=True)
 def nothing_left_behind() -> Iterator[None]:
     """A test leaves no subscriber and no context variable behind."""
-    before = {variable: value for variable, value in contextvars.copy_context().items() if _ours(variable)}
+    before = _our_variables()
     yield
     assert events.SUBSCRIBERS == []
-    after = {variable: value for variable, value in contextvars.copy_context().items() if _ours(variable)}
-    assert after == before
+    assert _our_variables() == before
 
 
-def _ours(variable: contextvars.ContextVar[Any]) -> bool:
-    return variable.name.startswith("resilience_")
+def _our_variables() -> dict[contextvars.ContextVar[Any], Any]:
+    """Those that hold something; set back to None is as good as never set."""
+    return {
+        variable: value
+        for variable, value in contextvars.copy_context().items()
+        if variable.name.startswith("resilience_") and value is not None
+    }

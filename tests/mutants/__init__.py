@@ -1,4 +1,4 @@
-"""Named mutants: one deliberate bug per branch of each machine. `python -m tests.mutants` applies them one at a time."""
+"""Named mutants: one deliberate bug per branch of each machine; `python -m tests.mutants` tries them one at a time."""
 
 from __future__ import annotations
 

@@ -1,0 +1,161 @@
+"""Mutants of correlation ids."""
+
+from __future__ import annotations
+
+from . import Mutant
+
+CORRELATION = "resilience/correlation.py"
+IDS = ("tests/test_correlation.py",)
+LAYER = ("tests/test_correlated.py",)
+
+MUTANTS: list[Mutant] = [
+    Mutant("a new id has another version", CORRELATION, "0x7 << 76", "0x4 << 76", IDS),
+    Mutant("a new id has another variant", CORRELATION, "0b10 << 62", "0b11 << 62", IDS),
+    Mutant(
+        "the time of an id overflows", CORRELATION, "unix_milliseconds() & 0xFFFF_FFFF_FFFF", "unix_milliseconds()", IDS
+    ),
+    Mutant("an id has less chance in it", CORRELATION, "randbits(74)", "randbits(62)", IDS),
+    Mutant("the high bits of chance are lost", CORRELATION, "(chance >> 62) << 64", "0 << 64", IDS),
+    Mutant("a new id is too short", CORRELATION, "{value:032x}", "{value:x}", IDS),
+    Mutant("an id of 129 characters is accepted", CORRELATION, "{1,128}", "{1,129}", IDS),
+    Mutant("an id of 128 characters is refused", CORRELATION, "{1,128}", "{1,127}", IDS),
+    Mutant("an empty id is accepted", CORRELATION, "{1,128}", "{0,128}", IDS),
+    Mutant(
+        "a line break at the end is accepted",
+        CORRELATION,
+        "_SAFE.fullmatch(candidate)",
+        "re.match(_SAFE.pattern + '$', candidate)",
+        IDS,
+    ),
+    Mutant(
+        "only the beginning of an id is checked",
+        CORRELATION,
+        "_SAFE.fullmatch(candidate)",
+        "_SAFE.match(candidate)",
+        IDS,
+    ),
+    Mutant("an id that is no text is looked at", CORRELATION, "isinstance(candidate, str) and ", "", IDS),
+    Mutant(
+        "an unacceptable id is bound",
+        CORRELATION,
+        "identity is not None and valid_id(identity)",
+        "identity is not None",
+        IDS,
+    ),
+    Mutant(
+        "a block does not unbind",
+        CORRELATION,
+        '        yield _current.get() or ""\n    finally:\n        _current.reset(token)',
+        '        yield _current.get() or ""\n    finally:\n        pass',
+        IDS,
+    ),
+    Mutant("an attempt id is that of the first", CORRELATION, 'f"{identity}-{attempt.get()}"', 'f"{identity}-1"', IDS),
+    Mutant(
+        "an attempt has an id without a request", CORRELATION, "return None if identity is None else f", "return f", IDS
+    ),
+    Mutant("threads share one context", CORRELATION, "context.copy().run(", "context.run(", IDS),
+    Mutant(
+        "coroutine functions are carried in vain", CORRELATION, 'and colour_of(target) != "sync":', "and False:", IDS
+    ),
+    Mutant(
+        "classes cannot be carried", CORRELATION, "if not isinstance(target, type) and colour_of", "if colour_of", IDS
+    ),
+    Mutant(
+        "a filter overwrites the id of a record",
+        CORRELATION,
+        'if not hasattr(record, "correlation_id"):',
+        "if True:",
+        IDS,
+    ),
+    Mutant(
+        "a filter drops what has no id",
+        CORRELATION,
+        '_current.get() or "-"\n        return True',
+        '_current.get() or "-"\n        return record.correlation_id != "-"',
+        IDS,
+    ),
+    Mutant(
+        "structlog overwrites the caller's id",
+        CORRELATION,
+        'event.setdefault("correlation_id", identity)',
+        'event["correlation_id"] = identity',
+        IDS,
+    ),
+    Mutant(
+        "structlog adds an id of None",
+        CORRELATION,
+        "    if identity is not None:\n        event",
+        "    if True:\n        event",
+        IDS,
+    ),
+    Mutant(
+        "a plain call gets a new id within a request",
+        CORRELATION,
+        "            if _current.get() is not None:\n                return fn(",
+        "            if False:\n                return fn(",
+        LAYER,
+    ),
+    Mutant(
+        "an asynchronous call gets a new id within a request",
+        CORRELATION,
+        "            if _current.get() is not None:\n                return await",
+        "            if False:\n                return await",
+        LAYER,
+    ),
+    Mutant(
+        "a plain call leaves its id bound",
+        CORRELATION,
+        "result, fn)\n            finally:\n                _current.reset(token)",
+        "result, fn)\n            finally:\n                pass",
+        LAYER,
+    ),
+    Mutant(
+        "an asynchronous call leaves its id bound",
+        CORRELATION,
+        "                return await fn(*args, **kwargs)\n            finally:\n                _current.reset(token)",
+        "                return await fn(*args, **kwargs)\n            finally:\n                pass",
+        LAYER,
+    ),
+    Mutant(
+        "an awaitable runs without the id",
+        CORRELATION,
+        "        token = _current.set(identity)\n",
+        "        token = _current.set(None)\n",
+        LAYER,
+    ),
+    Mutant(
+        "an awaitable leaves its id bound",
+        CORRELATION,
+        "            return await awaitable\n        finally:\n            _current.reset(token)",
+        "            return await awaitable\n        finally:\n            pass",
+        LAYER,
+    ),
+    Mutant(
+        "a generator has a new id for each step",
+        CORRELATION,
+        "return (yield from stepped(fn(*args, **kwargs), lambda: bound(identity)))",
+        "return (yield from stepped(fn(*args, **kwargs), bound))",
+        LAYER,
+    ),
+    Mutant(
+        "a generator stays bound across a yield",
+        CORRELATION,
+        "            return (yield from stepped(fn(*args, **kwargs), lambda: bound(identity)))",
+        "            with bound(identity):\n                return (yield from fn(*args, **kwargs))",
+        LAYER,
+    ),
+    Mutant(
+        "an async generator has a new id for each step",
+        CORRELATION,
+        "yield Stream(fn(*args, **kwargs), lambda: bound(identity))",
+        "yield Stream(fn(*args, **kwargs), bound)",
+        LAYER,
+    ),
+    Mutant(
+        "a generator ignores the id of the request",
+        CORRELATION,
+        "            identity = _current.get() or new_id()\n            return (",
+        "            identity = new_id()\n            return (",
+        LAYER,
+    ),
+]

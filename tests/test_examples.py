@@ -1,0 +1,87 @@
+"""The examples run, in virtual time, and show what they say they show."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from resilience.testing import ManualClock, run
+
+ROOT = Path(__file__).resolve().parent.parent / "examples"
+EXAMPLES = sorted(path.stem for path in ROOT.glob("*.py") if path.stem != "__init__")
+EXPECTED: dict[str, list[str]] = {
+    "standard_pipeline": [
+        "at worst: 20.0 seconds",
+        "attempt 1",
+        "attempt 2",
+        "attempt 3",
+        "attempt 4",
+        "answer: {'order': 42}",
+    ],
+    "streaming": [
+        "[0, 1, 2, 3]",
+        "left at 0",
+        "[0, 1] then feed: the call took longer than 5 s and was cut off",
+        "[0, 1] then feed: the call took longer than 5 s and was cut off",
+        "[] then feed: the circuit is open; retry after",
+        "the breaker is open",
+    ],
+    "tenants": [
+        "  acme: come back in 0.1 s",
+        "acme: 10 of 12",
+        "  pond: come back in 0.5 s",
+        "pond: 2 of 12",
+        "staff: 12 of 12",
+        *["ConnectionError: down.example", "page of up.example"] * 2,
+        "CircuitOpenError: down.example",
+        "page of up.example",
+    ],
+    "worker_threads": [
+        "jobs: 40 for {'request-7'}",
+        "never more than three at a time: True",
+        "left in use: 0",
+    ],
+}
+
+
+@pytest.fixture
+def logs() -> Iterator[list[Any]]:
+    """What is logged; it is not for the terminal."""
+    with structlog.testing.capture_logs() as logs:
+        yield logs
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_an_example_prints_what_it_shows(
+    name: str, clock: ManualClock, capsys: pytest.CaptureFixture[str], logs: list[Any]
+) -> None:
+    main = importlib.import_module(f"examples.{name}").main
+    run(main()) if inspect.iscoroutinefunction(main) else main()
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == len(EXPECTED[name])
+    for line, start in zip(printed, EXPECTED[name], strict=True):
+        assert line.startswith(start)
+
+
+VIRTUAL_TIME = [
+    fn for name, fn in vars(importlib.import_module("examples.virtual_time")).items() if name.startswith("test_")
+]
+
+
+@pytest.mark.parametrize("test", VIRTUAL_TIME, ids=lambda test: test.__name__)
+def test_the_tests_that_are_an_example_pass(test: Callable[[], None]) -> None:
+    test()
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_is_short_says_how_to_run_it_and_is_run_here(name: str) -> None:
+    source = (ROOT / f"{name}.py").read_text("utf-8")
+    assert len(source.splitlines()) < 80
+    assert f"python -m examples.{name}" in source or f"python -m pytest examples/{name}.py" in source
+    assert name in EXPECTED or name == "virtual_time"

@@ -1,0 +1,147 @@
+"""The public types, checked by mypy and Pyright: a layer changes nothing about the function it guards.
+
+Nothing here is a test that runs; `test_typed_api.py` imports the module, so that it is also known to work.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import assert_type
+
+import aiolimiter
+
+from resilience import (
+    Bulkhead,
+    BulkheadStatistics,
+    CircuitBreaker,
+    Guard,
+    Keyed,
+    Layer,
+    Pipeline,
+    RateLimiter,
+    Retry,
+    Throttle,
+    Timeout,
+    correlated,
+)
+from resilience.deadline import remaining
+
+bulkhead = Bulkhead(5)
+breaker = CircuitBreaker("payments")
+limiter = RateLimiter(1000)
+retry = Retry(on=ValueError)
+timeout = Timeout(5.0)
+throttle = Throttle(aiolimiter.AsyncLimiter(10))
+keyed = Keyed(lambda _: Bulkhead(1), key=lambda *_: "key")
+pipeline = Pipeline(correlated, timeout, retry, breaker, limiter, bulkhead)
+
+# -- decorators keep signatures ----------------------------------------------------------------------------------------
+
+
+@bulkhead
+def plain(x: int, *, y: str = "y") -> float:
+    return float(f"{x}")
+
+
+@pipeline
+async def coroutine(x: int, *, y: str = "y") -> float:
+    return float(f"{x}")
+
+
+@timeout
+def generator(x: int) -> Iterator[str]:
+    yield str(x)
+
+
+@retry
+async def async_generator(x: int) -> AsyncIterator[str]:
+    yield str(x)
+
+
+@throttle
+async def paced(x: int) -> bool:
+    return bool(x)
+
+
+class Service:
+    @limiter
+    def fetch(self, x: int) -> str:
+        return str(x)
+
+    @breaker
+    async def afetch(self, x: int) -> str:
+        return str(x)
+
+    @staticmethod
+    @keyed
+    def parse(x: str) -> int:
+        return int(x)
+
+    @classmethod
+    @correlated
+    def make(cls) -> Service:
+        return cls()
+
+
+def generic(item: list[int]) -> int:
+    return item[0]
+
+
+assert_type(bulkhead(generic)([1]), int)
+assert_type(plain(1, y="z"), float)
+assert_type(plain(x=1), float)
+assert_type(generator(1), Iterator[str])
+assert_type(async_generator(1), AsyncIterator[str])
+assert_type(Service().fetch(1), str)
+assert_type(Service.parse("1"), int)
+assert_type(Service.make(), Service)
+assert_type(bulkhead(functools.partial(generic, [1]))(), int)
+assert_type(Pipeline(bulkhead, timeout)(plain)(1), float)
+
+# -- a wrong call is an error ------------------------------------------------------------------------------------------
+
+
+def mistakes() -> None:
+    """Every line is an error to both type checkers; if it were not, the comment would be."""
+    plain("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    plain(1, z=1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    Service().fetch("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    bulkhead.call(generic, "1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    bulkhead(7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Pipeline(plain)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+# -- calls, guards, values ---------------------------------------------------------------------------------------------
+
+
+async def asynchronous() -> None:
+    assert_type(await coroutine(1, y="z"), float)
+    assert_type(await Service().afetch(1), str)
+    assert_type(await paced(1), bool)
+    assert_type([item async for item in async_generator(1)], list[str])
+    assert_type(await bulkhead.call(coroutine, 1), float)
+    async with breaker.guard() as guard:
+        assert_type(guard, Guard)
+    async for attempt in retry:
+        with attempt:
+            assert_type(attempt.number, int)
+
+
+def synchronous() -> None:
+    assert_type(pipeline.call(generic, [1]), int)
+    assert_type(bulkhead.call(plain, 1, y="z"), float)
+    assert_type(list(bulkhead.call(generator, 1)), list[str])
+    with bulkhead.guard() as guard:
+        assert_type(guard, Guard)
+        assert_type(guard.fail(ValueError()), None)
+    assert_type(bulkhead.statistics(), BulkheadStatistics)
+    assert_type(bulkhead.with_(max_wait=1), Bulkhead)
+    assert_type(breaker.with_(name="other"), CircuitBreaker)
+    assert_type(remaining(), float | None)
+    assert_type(keyed.layer("key"), Layer)
+    assert_type(pipeline.layers, tuple[Layer, ...])
+
+
+def takes_any_layer(layer: Layer) -> Callable[[int], Awaitable[float]]:
+    return layer(coroutine)
