@@ -46,13 +46,18 @@ types: $(VENV)/.installed
 	$(BIN)/mypy
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
-# By way of the sdist, so that both are known to be complete; then in an environment that has nothing else.
-wheel: $(VENV)/.installed ## build the wheel and check it in a clean environment
-	rm -rf dist .venv-wheel
+# By way of the sdist, so that both are known to be complete; first in an environment that has nothing else, then under
+# the whole suite, in a folder where the source tree is not.
+wheel: $(VENV)/.installed ## build the wheel, check it in a clean environment, and run the suite on it
+	rm -rf dist build .venv-wheel
 	$(BIN)/python -m build -qq --outdir dist .
 	$(PYTHON) -m venv .venv-wheel
 	.venv-wheel/bin/python $(PIP_INSTALL) dist/*.whl
 	.venv-wheel/bin/python -I tests/wheel_check.py dist/*.whl --installed
+	.venv-wheel/bin/python $(PIP_INSTALL) "$$(echo dist/*.whl)[dev]"
+	mkdir -p build/suite
+	cp -R tests examples benchmarks pyproject.toml Makefile *.md LICENSE build/suite
+	cd build/suite && ../../.venv-wheel/bin/python -m pytest --quiet -p no:cacheprovider
 
 bench: $(VENV)/.installed-bench ## measure against what else one might pick
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -127,7 +127,7 @@ class Charge(NamedTuple):
 
     key: Hashable
     cost: float
-    rate: Any  # that of its tier
+    rate: Any  # that of its tier when it began; asking again would run the caller's code in a settlement
 
 
 class Reservation:

@@ -176,7 +176,8 @@ class SlidingLog:
         # that reservation is cancelled.
         while state and state[0][0] + self.window <= now:
             state.popleft()
-        start = max(now, state[-1][0]) if state else now  # reservations are served in order
+        # Reservations are served in order by themselves: what holds one up is in the window until its slot comes.
+        start = now
         used = sum(spent for _, spent in state)
         for began, spent in state:
             if began + self.window > start:
@@ -227,7 +228,9 @@ class All:
         return tuple(limit.taken(part, start, cost) for limit, part in zip(self.limits, state, strict=True))
 
     def returned(self, state: tuple[Any, ...], before: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(limit.returned(part, was) for limit, part, was in zip(self.limits, state, before, strict=True))
+        for limit, part, was in zip(self.limits, state, before, strict=True):
+            limit.returned(part, was)  # a log is put right in place
+        return before  # the very object that marks the reservation which is the newest now
 
     def mark(self, state: tuple[Any, ...]) -> object:
         return state

@@ -25,7 +25,8 @@ from . import clock
 
 # Ways given before giving up. Nobody holds the lock that long, unless it is this very thread: a finaliser that the
 # collector ran inside the guarded part and that calls the same policy. An error there is better than a hang.
-_PATIENCE = 100_000
+_BRISK = 1_000  # of these, the ways given without a pause
+_PATIENCE = 100_000  # about ten seconds
 
 
 class Lock:
@@ -38,13 +39,13 @@ class Lock:
 
     def acquire(self, blocking: bool = True) -> bool:
         """Take the lock; without `blocking`, only if it is free now. Returns whether it was taken."""
-        for _ in range(_PATIENCE):
+        for turn in range(_PATIENCE):
             try:
                 self.free.pop()
             except IndexError:
                 if not blocking:
                     return False
-                clock.give_way()
+                clock.give_way(0.0 if turn < _BRISK else 1e-4)
             else:
                 return True
         raise RuntimeError("a policy was called from a finaliser that runs inside the same policy's own bookkeeping")

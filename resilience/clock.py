@@ -125,9 +125,9 @@ class SystemClock(Clock):
 SYSTEM = SystemClock()
 
 
-def give_way() -> None:
-    """Let another thread run."""
-    time.sleep(0.0)
+def give_way(seconds: float = 0.0) -> None:
+    """Let another thread run; really, whatever clock the policies use."""
+    time.sleep(seconds)
 
 
 async def turn() -> None:

@@ -51,7 +51,7 @@ class Deadline:
         """Cancel the task on behalf of this deadline, unless a shield holds that up."""
         if self.shields:
             self.postponed = True
-        elif self.task is not None and not self.fired:
+        elif self.task is not None:
             self.fired = True
             self.task.cancel()
 

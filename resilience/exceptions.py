@@ -19,7 +19,7 @@ pickled, notes included. A rejection is a local decision, not an answer of the d
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 
 class _Fact:
@@ -57,6 +57,7 @@ class CallRejectedError(ResilienceError):
     _reason = "the call was rejected"
 
     # The facts live in `args` alone, so that the machines can make a rejection by `__new__`, with no Python code.
+    _facts: ClassVar[tuple[str, ...]] = ("policy", "retry_after")
     policy: str | None = cast("Any", _Fact(0))
     retry_after: float | None = cast("Any", _Fact(1))
 
@@ -64,7 +65,8 @@ class CallRejectedError(ResilienceError):
         self.args = (policy, retry_after)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(policy={self.policy!r}, retry_after={self.retry_after!r})"
+        facts = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._facts)
+        return f"{type(self).__name__}({facts})"
 
     def __str__(self) -> str:
         message = self._reason if self.policy is None else f"{self.policy}: {self._reason}"
@@ -94,6 +96,7 @@ class RateLimitExceededError(CallRejectedError):
 
     _reason = "the rate limit is exceeded"
 
+    _facts = ("policy", "retry_after", "limit", "remaining", "reset_after")
     limit: float | None = cast("Any", _Fact(2))
     remaining: int | None = cast("Any", _Fact(3))
     reset_after: float | None = cast("Any", _Fact(4))

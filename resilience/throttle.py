@@ -185,9 +185,8 @@ class Throttle(Policy):
         line = self._machine
         if line.queue.loop is not loop:
             with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore", RuntimeWarning
-                )  # "re-used across loops": only after the other is closed
+                # It warns of being "re-used across loops", but only once the other one is closed.
+                warnings.simplefilter("ignore", RuntimeWarning)
                 owner = line.limiter._loop
             if owner is not loop:
                 raise RuntimeError(

@@ -75,14 +75,14 @@ def test_a_closed_circuit_hands_results_and_errors_through(colour: Colour) -> No
 
 
 def test_it_opens_when_the_share_of_failures_reaches_the_rate(colour: Colour) -> None:
-    breaker = CircuitBreaker(failure_rate=0.55, minimum_calls=10)
+    breaker = CircuitBreaker(failure_rate=0.28, minimum_calls=10)
     succeeds, fails = calls_of(colour, breaker)
-    for _ in range(9):
+    for _ in range(18):
         succeeds()
-    for _ in range(10):
+    for _ in range(6):
         fails()
     assert state(breaker) is State.CLOSED
-    fails()  # the eleventh of twenty: 11 / 20 is 0.55 as a reader has it, if not in binary
+    fails()  # the seventh of 25: 7 / 25 is 0.28 as a reader has it, but 0.28 * 25 is more than 7 in binary
     assert state(breaker) is State.OPEN
     assert isinstance(refusal(succeeds), CircuitOpenError)
 
@@ -176,6 +176,18 @@ def test_failures_that_have_left_the_window_are_forgotten(colour: Colour) -> Non
     colour.clock.advance(8.5)
     fails()
     assert state(breaker) is State.OPEN
+
+
+def test_a_call_at_the_very_edge_of_a_bucket_belongs_to_the_later_one(colour: Colour) -> None:
+    breaker = CircuitBreaker(window=TimeWindow(10.0, buckets=10), failure_rate=None)
+    _, fails = calls_of(colour, breaker)
+    fails()
+    colour.clock.advance(1.0)
+    fails()
+    colour.clock.advance(9.75)
+    assert breaker.statistics().calls == 1
+    colour.clock.advance(0.25)
+    assert breaker.statistics().calls == 0
 
 
 def test_a_window_of_calls_can_always_reach_its_minimum(colour: Colour) -> None:

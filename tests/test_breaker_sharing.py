@@ -157,6 +157,14 @@ def test_whoever_unlocks_looks_what_was_handed_over_meanwhile(
     assert not machine.late
 
 
+def test_a_refusal_needs_no_lock(clock: ManualClock) -> None:
+    breaker = CircuitBreaker(failure_threshold=1, jitter=0.0)
+    breaker.settle(breaker.admit(), FAILURE)
+    with breaker._machine.lock, pytest.raises(CircuitOpenError) as caught:
+        breaker.admit()
+    assert caught.value.retry_after == 5.0
+
+
 def test_a_guard_collected_while_its_thread_holds_the_lock_gives_its_probe_back(clock: ManualClock) -> None:
     """L12: taken in a destructor, any plain lock deadlocks."""
     breaker = CircuitBreaker(failure_threshold=1, half_open_max_calls=1, success_threshold=1)

@@ -155,6 +155,10 @@ def test_a_safe_id_from_outside_is_kept(identity: str) -> None:
         assert kept == correlation_id() == identity
 
 
+def test_an_id_has_at_most_128_characters() -> None:
+    assert [valid_id("a" * length) for length in (1, 127, 128, 129)] == [True, True, True, False]
+
+
 @pytest.mark.parametrize("candidate", UNACCEPTABLE, ids=lambda value: repr(value)[:24])
 def test_an_unacceptable_id_is_replaced_and_never_echoed(candidate: Any) -> None:
     assert not valid_id(candidate)

@@ -325,7 +325,11 @@ def test_a_returned_future_can_be_awaited_later_where_no_loop_was_running(clock:
 @every_layer
 def test_a_returned_coroutine_nobody_awaits_gives_its_permit_back_and_is_named(make: Callable[[], Layer]) -> None:
     layer = make()
-    fetch: Any = layer(lambda: coroutine(1))
+
+    def fetch_later() -> Any:
+        return coroutine(1)
+
+    fetch: Any = layer(fetch_later)
     messages: set[str] = set()
 
     def note(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+import resilience
+
 PACKAGE = "resilience"
-ROOT = Path(__file__).resolve().parent.parent / PACKAGE
+ROOT = Path(resilience.__file__).parent
 
 # Lowest first. A module imports modules of the lines above its own, never one of the same line.
 LAYERS: tuple[tuple[str, ...], ...] = (

@@ -9,7 +9,7 @@ import pytest
 import resilience
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCE = ROOT / "resilience"
+SOURCE = Path(resilience.__file__).parent
 MODULES = sorted(SOURCE.glob("*.py"))
 ASSIGNED_IN_INIT = {"__all__", "__version__"}
 

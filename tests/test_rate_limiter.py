@@ -211,6 +211,8 @@ def test_only_the_outcomes_named_by_charge_if_cost_anything(colour: Colour) -> N
         call(CallRejectedError())
     assert limiter.peek().remaining == 2
     call("wrong")
+    for _ in range(5):
+        call("right")
     assert limiter.peek().remaining == 1
     with pytest.raises(PermissionError):
         call(PermissionError())
@@ -284,7 +286,8 @@ def test_a_charge_stands_behind_the_slots_that_are_reserved(clock: ManualClock) 
     limiter.reserve()
     assert limiter.reserve().delay == 10.0
     payer._finish(permit, None)
-    assert limiter.peek().retry_after == 20.0
+    quota = limiter.peek()
+    assert (quota.retry_after, quota.reset_after) == (20.0, 20.0)
 
 
 # --- events and the rest ----------------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ def test_the_table_stays_bounded_while_keys_come_and_go(clock: ManualClock, max_
         limiter.admit((number,))
         assert len(table) <= max_keys
     assert OVERFLOW not in table.states
-    assert sum(map(len, table._appointments.values())) + len(table._due) <= 2 * max_keys
+    assert sum(map(len, table._appointments.values())) + len(table._due) == len(table.states)
 
 
 def test_keys_at_rest_are_forgotten_soon_while_new_ones_come(clock: ManualClock) -> None:
@@ -69,16 +69,18 @@ def test_a_key_that_keeps_coming_is_kept_and_looked_at_again_later(clock: Manual
         limiter.admit(("regular",))
         limiter.admit((number,))
         clock.advance(1.0)
-    assert "regular" in limiter._machine.table.states
-    assert len(limiter._machine.table) < 10
+    table = limiter._machine.table
+    assert "regular" in table.states
+    assert len(table) < 10
+    assert sum(map(len, table._appointments.values())) + len(table._due) == len(table.states)
 
 
 def test_a_large_full_table_makes_room_early_for_new_keys(clock: ManualClock) -> None:
     """A key may be at rest up to an eighth of its life before its appointment; under pressure it need not wait."""
-    limiter = by_key(1, period=60.0, max_keys=100)
+    limiter = by_key(1, period=57.0, max_keys=100)
     for number in range(100):
         limiter.admit((number,))
-    clock.advance(60.0)
+    clock.advance(57.0)
     limiter.admit(("new",))
     assert limiter._machine.table.states.keys() >= {"new"}
     assert len(limiter._machine.table) < 100
@@ -91,7 +93,9 @@ def test_a_small_full_table_makes_room_at_the_very_instant_a_key_is_at_rest(cloc
         limiter.admit((key,))
     clock.advance(limiter.peek("a").reset_after)
     limiter.admit(("c",))
-    assert limiter._machine.table.states.keys() == {"c"}
+    table = limiter._machine.table
+    assert table.states.keys() == {"c"}
+    assert sum(map(len, table._appointments.values())) + len(table._due) == 1
 
 
 def test_an_appointment_of_a_key_that_is_not_there_is_passed_over() -> None:
@@ -133,6 +137,7 @@ def test_a_limiter_whose_overflow_bucket_is_in_use_is_not_at_rest(clock: ManualC
     clock.advance(1.5)
     assert limiter.statistics().keys == 0
     assert not limiter.at_rest
+    assert limiter.peek("new").remaining == 3
     clock.advance(1.5)
     assert limiter.at_rest
     assert repr(OVERFLOW) == "<the keys beyond max_keys>"
@@ -231,7 +236,7 @@ def test_the_shared_bucket_of_tiers_is_left_as_it_is_by_an_update(clock: ManualC
         asked.append(key)
         return 4
 
-    limiter.update(rate=rate)
+    limiter.update(rate=rate, period=4.0)
     assert asked == ["a"]
     assert limiter.peek("new").reset_after == 0.5
 

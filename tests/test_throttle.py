@@ -316,6 +316,8 @@ def test_after_a_fork_the_child_may_use_a_loop_of_its_own(clock: ManualClock) ->
     used, unused = Throttle(AsyncLimiter(1, 1.0)), Throttle(AsyncLimiter(1, 1.0))
     loop = VirtualLoop(clock)
     loop.run_until_complete(paced(used, clock)[0]())
+    waiting = loop.create_task(paced(used, clock)[0]())
+    loop.run_until_complete(asyncio.sleep(0))
 
     async def child() -> None:
         for throttle in (used, unused):
@@ -325,9 +327,14 @@ def test_after_a_fork_the_child_may_use_a_loop_of_its_own(clock: ManualClock) ->
 
     pid = os.fork()
     if not pid:
-        asyncio._set_running_loop(None)
-        run(child(), clock)
-        os._exit(7 + used.statistics().waiting)
+        code = 1
+        try:
+            assert used.statistics().waiting == 0
+            run(child(), clock)
+            code = 7
+        finally:
+            os._exit(code)
+    loop.run_until_complete(waiting)
     loop.close()
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
 

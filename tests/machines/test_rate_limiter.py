@@ -228,7 +228,7 @@ class Limiters(RuleBasedStateMachine):
         expected = self.expect(key, cost, 0.0)
         outcome = outcome_of(self.payers.admit, (key, cost))
         if isinstance(expected, float):
-            self.charges.append((key, outcome, cost))
+            self.charges.append((key, outcome, cost / (1.0 if self.tiers is None else self.rates[key])))
         else:
             self.agree(key, cost, expected, outcome)
 
@@ -239,7 +239,9 @@ class Limiters(RuleBasedStateMachine):
         self.payers._finish(charge, "outcome") if pays else self.payers.settle(charge, Verdict.ABANDONED)
         if pays:
             account = self.account(key)
-            account.take(account.newest(self.now), cost, None)
+            # What a call pays after the fact is the price of its tier when it began.
+            paid = cost * (1.0 if self.tiers is None else self.rates[key])
+            account.take(account.newest(self.now), paid, None)
             account.history = None
 
     # -- changes -------------------------------------------------------------------------------------------------------

@@ -77,6 +77,8 @@ def edits(file: str, source: str) -> list[Edit]:
             start = starts[node.lineno - 1] + node.col_offset
             end = starts[(node.end_lineno or 0) - 1] + (node.end_col_offset or 0)
         line_start = source.rindex("\n", 0, start) + 1
+        if source[line_start:end].strip() in {"return", "break", "continue"}:  # the line before says which one
+            line_start = source.rindex("\n", 0, line_start - 1) + 1
         line_end = source.index("\n", end)
         before = source[line_start:line_end]
         after = source[line_start:start] + text + source[end:line_end]
@@ -103,6 +105,8 @@ def _mutations(tree: ast.AST) -> Iterator[tuple[ast.expr | ast.stmt, str]]:
             for new in _expressions(child):
                 yield child, f"({ast.unparse(new)})"
         elif isinstance(child, _DELETABLE) and not _is_docstring(child):
+            if ast.unparse(child).startswith("__slots__"):
+                continue  # they change nothing but the memory taken
             yield child, "pass"
         yield from _mutations(child)
 

@@ -40,7 +40,7 @@ MUTANTS: list[Mutant] = [
     _budget(
         "statistics are of long ago", "            account.bucket_locked(now)\n            return", "            return"
     ),
-    _budget("a negative balance is shown", "max(0.0, self._balance_locked())", "self._balance_locked()"),
+    _budget("a negative balance is shown", "max(0.0, self._balance_locked())", "self._balance_locked()", _TESTS),
     _budget("refusals are not counted", "                account.refused += 1\n", ""),
     _budget(
         "the minimum is per window",

@@ -8,7 +8,7 @@ FILE = "resilience/bulkhead.py"
 IN_USE = ("tests/test_bulkhead.py",)
 WAITING = ("tests/test_bulkhead_waiting.py",)
 MACHINE = ("tests/machines/test_bulkhead.py",)
-KERNEL = ("tests/test_machine.py",)
+KERNEL = ("tests/test_machine.py", "tests/test_machine_events.py")
 TICKET = ("tests/test_ticket.py",)
 RACES = (f"{KERNEL[0]}::test_the_last_slot_is_looked_at_again_under_the_lock",)
 # Snippets that more than one mutant changes.

@@ -217,3 +217,30 @@ MUTANTS = [
     mutant("any window", "if not isinstance(window, (TimeWindow, CountWindow)):", "if window is None:", ARGUMENTS),
     mutant("any chance", "if rng is not None and not isinstance(rng, random.Random):", "if rng == 1:", ARGUMENTS),
 ]
+
+
+UNCOUNTED = "the permit of calls that a breaker lets pass without looking (disabled, or refused in shadow mode)"
+UNTIL = "self.refuses_until = -math.inf # the same, where refusing is all there is to do until then"
+ROUND = "self._successes = self._failures = 0 # of this round of probes"
+NOTE = "Note = Callable[..., None] # how the machine reports an event: note(kind, **facts)"
+PAUSE = "pause = min(self._recovery * 2.0 ** min(reopened, 1000), self._max_recovery)"
+SHARE = "return part >= rate * whole - 1e-9 * whole"
+LONGER = "if isinstance(retry_after, (int, float)) and retry_after > pause:"
+SET_LATER = "set again before anybody looks"
+
+# What each random mutant changes, and why nobody could notice it.
+_UNNOTICED = [
+    (f"UNCOUNTED = 0 # {UNCOUNTED} => UNCOUNTED = (-1) # {UNCOUNTED}", "any number that is no generation"),
+    (f"{NOTE} => {NOTE.replace('Note = Callable[..., None]', 'pass')}", "only in annotations"),
+    ('self.mode = "enabled" => pass', SET_LATER),
+    (f"{UNTIL} => {UNTIL.replace('self.refuses_until = -math.inf', 'pass')}", SET_LATER),
+    (f"{ROUND} => {ROUND.replace(' 0 ', ' (1) ')}", SET_LATER),
+    (f"{ROUND} => {ROUND.replace(' 0 ', ' (-1) ')}", SET_LATER),
+    (f"{SHARE} => return (part > rate * whole - 1e-09 * whole)", "the tolerance is far more than the last bit"),
+    ("self.generation += 1 => self.generation += (2)", "numbers only have to be new"),
+    (f"{PAUSE} => {PAUSE.replace('1000', '(999)')}", "both are beyond every maximum"),
+    (f"{PAUSE} => {PAUSE.replace('1000', '(1001)')}", "both are beyond every maximum"),
+    (f"{LONGER} => {LONGER.replace('retry_after > pause', '(retry_after >= pause)')}", "equal is equal"),
+    ("if not (failed or slow): return => if not (failed or slow): pass", "only a shortcut"),
+]
+EQUIVALENT = [("resilience/_circuit.py", label, reason) for label, reason in _UNNOTICED]

@@ -25,7 +25,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant("a plain clock waits too long", CLOCK, "self.sleep(min(left, turns))", "self.sleep(turns)", TIME),
     Mutant(
-        "a plain clock never gives up", CLOCK, "            if left <= 0.0:\n", "            if left <= -1e9:\n", TIME
+        "a plain clock gives up early", CLOCK, "            if left <= 0.0:\n", "            if left <= 5.0:\n", TIME
     ),
     Mutant(
         "a plain clock rings at once",

@@ -8,7 +8,8 @@ LAYER, MACHINE = "resilience/_layer.py", "resilience/_machine.py"
 POLICY, TICKET, WAIT = "resilience/_policy.py", "resilience/_ticket.py", "resilience/_wait.py"
 COLOURS, DECORATION = ("tests/test_colours.py",), ("tests/test_decoration.py",)
 GENERATORS, GUARDS = ("tests/test_generators.py",), ("tests/test_guards.py",)
-KERNEL, PROCESSES = ("tests/test_machine.py",), ("tests/test_processes.py",)
+KERNEL = ("tests/test_machine.py", "tests/test_machine_events.py")
+PROCESSES = ("tests/test_processes.py",)
 TICKETS, WAITS, WAITING = ("tests/test_ticket.py",), ("tests/test_wait.py",), ("tests/test_bulkhead_waiting.py",)
 
 
@@ -310,7 +311,8 @@ MUTANTS = [
     policy(
         "a refused result keeps the permit",
         (
-            "        except TypeError:  # a result that no layer can follow says nothing about the dependency\n            self.settle(permit, ABANDONED)\n"
+            "        except TypeError:  # a result that no layer can follow says nothing about the dependency\n"
+            "            self.settle(permit, ABANDONED)\n"
             ""
         ),
         "        except TypeError:\n",

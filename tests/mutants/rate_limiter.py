@@ -91,12 +91,6 @@ MUTANTS: list[Mutant] = [
         _WINDOW,
     ),
     _limits(
-        "a light call overtakes a reserved slot of the window",
-        "start = max(now, state[-1][0]) if state else now  # res",
-        "start = now  # res",
-        _WINDOW,
-    ),
-    _limits(
         "the window holds one more", "if used + cost <= self.capacity:", "if used + cost <= self.capacity + 1:", _WINDOW
     ),
     _limits(
@@ -112,7 +106,7 @@ MUTANTS: list[Mutant] = [
         "charges stand before reserved slots",
         "(max(start, state[-1][0]) if state else start, cost)",
         "(start, cost)",
-        _WINDOW,
+        _CALLS,
     ),
     _limits("a cancelled slot stays in the window", "        state.pop()\n", "", _WINDOW),
     _limits(
@@ -134,6 +128,12 @@ MUTANTS: list[Mutant] = [
         _MACHINE,
     ),
     _limits("several limits allow the largest burst", "self.capacity = min(", "self.capacity = max(", _MACHINE),
+    _limits(
+        "with several limits only one cancelled reservation returns its tokens",
+        "        return before  # the very",
+        "        return (*before,)[:-1] + before[-1:]  # the very",
+        _THREADS,
+    ),
     _limits(
         "a wait is rounded down",
         "return wait if now + wait >= start else math.nextafter(wait, math.inf)",
@@ -163,7 +163,7 @@ MUTANTS: list[Mutant] = [
         "appointments pile up",
         "                    del self.states[known]\n                self._appoint_all(now, algorithm)",
         "                    del self.states[known]",
-        _TABLE,
+        _KEYS,
     ),
     _buckets(
         "a large full table waits for appointments",
@@ -200,7 +200,7 @@ MUTANTS: list[Mutant] = [
         "overflows = key is OVERFLOW",
         _TABLE,
     ),
-    _buckets("the event never comes again", "if overflows or len(table) < table.max_keys:", "if overflows:", _TABLE),
+    _buckets("the event never comes again", "if overflows or len(table) < table.max_keys:", "if overflows:", _KEYS),
     _buckets(
         "a wait of exactly the limit is rejected", "if wait <= limit and start", "if wait < limit and start", _MACHINE
     ),
@@ -230,7 +230,7 @@ MUTANTS: list[Mutant] = [
         "False",
         _MACHINE,
     ),
-    _buckets("a reservation can be cancelled twice", "        reservation.stale = True\n", "", _MACHINE),
+    _buckets("a reservation can be cancelled twice", "        reservation.stale = True\n", "", _THREADS),
     _buckets(
         "the newest reservation forfeits its slot",
         "        if state is None or self.algorithm.mark",
@@ -239,8 +239,9 @@ MUTANTS: list[Mutant] = [
     ),
     _buckets(
         "charges overfill the table",
-        "            key = self.table.place(key, now, algorithm)\n            state = self",
-        "            state = self",
+        "            key = self.table.place(key, now, algorithm)\n"
+        "            state = self.table.states.get(key)\n        after",
+        "            pass\n        after",
         _KEYS,
     ),
     _buckets("tiers are remembered without bound", "if len(self.tiers) < _MAX_TIERS:", "if True:", _KEYS),
@@ -341,7 +342,7 @@ MUTANTS: list[Mutant] = [
     ),
     _limiter("a cancelled waiter keeps its tokens", "        self._machine.cancel_locked(wait.permit)\n", "", _MACHINE),
     _limiter("a peek at a full table promises a bucket", "state = table.states.get(OVERFLOW)", "pass", _KEYS),
-    _limiter("a peek counts keys at rest as live", " and table.live(now, algorithm) >= table.max_keys:", ":", _TABLE),
+    _limiter("a peek counts keys at rest as live", " and table.live(now, algorithm) >= table.max_keys:", ":", _KEYS),
     _limiter(
         "a peek ignores what was handed over",
         "            machine.caught_up_locked()\n            algorithm, table",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from . import Mutant
 
 TESTING = "resilience/testing.py"
-TOOLS = ("tests/test_testing.py",)
+TOOLS = ("tests/test_testing.py", "tests/test_testing_tools.py")
 
 MUTANTS: list[Mutant] = [
     Mutant(
@@ -42,8 +42,8 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "a timer cancelled in flight rings",
         TESTING,
-        "lambda: timer.cancelled or callback()",
-        "lambda: callback()",
+        "        if not self.cancelled:\n            self._callback()",
+        "        self._callback()",
         TOOLS,
     ),
     Mutant(
@@ -177,7 +177,7 @@ MUTANTS: list[Mutant] = [
         TESTING,
         "        if isinstance(loop, VirtualLoop):\n",
         "        if True:\n",
-        ("tests/test_testing.py", "-k", "still_cut_off"),
+        TOOLS,
     ),
     Mutant(
         "a cancelled limit still moves the clock",

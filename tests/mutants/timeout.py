@@ -197,12 +197,6 @@ MUTANTS = [
     _deadline("what remains is negative", "else max(0.0, deadline.remaining())", "else deadline.remaining()"),
     _deadline("a shield holds nothing back", "        if self.shields:\n", "        if False:\n"),
     _deadline("what was held back is lost", "self.postponed = True", "self.postponed = False"),
-    _deadline(
-        "an inner shield's end is enough", "if deadline.postponed and not deadline.shields:", "if deadline.postponed:"
-    ),
-    _deadline(
-        "a deadline fires twice", "elif self.task is not None and not self.fired:", "elif self.task is not None:"
-    ),
     _deadline("a shield holds other tasks", "if deadline.task is not None and deadline.task is task:", "if True:"),
     _deadline(
         "a shield holds the nearest only",

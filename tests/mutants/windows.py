@@ -5,6 +5,7 @@ from __future__ import annotations
 from . import Mutant
 
 ARGUMENTS = "tests/test_breaker_arguments.py"
+RULES = "tests/test_breaker.py"
 WINDOWS = "tests/machines/test_windows.py"
 
 
@@ -45,7 +46,7 @@ MUTANTS = [
         WINDOWS,
     ),
     mutant(
-        "seconds: at the edge of a bucket", "        if now >= self.edge:\n", "        if now > self.edge:\n", WINDOWS
+        "seconds: at the edge of a bucket", "        if now >= self.edge:\n", "        if now > self.edge:\n", RULES
     ),
     mutant(
         "seconds: edge belongs to the old bucket",
@@ -91,3 +92,30 @@ MUTANTS = [
     mutant("the largest number of buckets refused", "if buckets > 10_000:", "if buckets >= 10_000:", ARGUMENTS),
     mutant("a window of no length", "if self.seconds / buckets < 1e-6:", "if self.seconds / buckets < 0.0:", ARGUMENTS),
 ]
+
+UNREAD = "never read: the edge of a window of calls is never ahead"
+REPLACED = "replaced by the first record, whose time is past every edge"
+SLOWER = "an edge that comes too early is only slower"
+EMPTY = "all buckets are empty at first"
+INDEX = "self._index = 0 # number of the current bucket, counted from the clock's zero"
+EDGE = "self.edge = (index + 1) * self._width"
+
+# What each random mutant changes, and why nobody could notice it.
+_UNNOTICED = [
+    ("self.current = [0] => self.current = [(1)]", UNREAD),
+    ("self.current = [0] => self.current = [(-1)]", UNREAD),
+    ("self.current = [0] => pass", UNREAD),
+    ("self.current = self._buckets[0] => self.current = self._buckets[(-1)]", REPLACED),
+    ("self.current = self._buckets[0] => pass", REPLACED),
+    (
+        "if now < self.edge: return => if now < self.edge: pass",
+        "only a shortcut: the same bucket again, as the clock does not go back",
+    ),
+    (f"{EDGE} => self.edge = (index + (0)) * self._width", SLOWER),
+    (f"{EDGE} => self.edge = ((index - 1)) * self._width", SLOWER),
+    (f"{EDGE} => pass", SLOWER),
+    (f"{INDEX} => {INDEX.replace(' 0 ', ' (-1) ')}", EMPTY),
+    (f"{INDEX} => {INDEX.replace(' 0 ', ' (1) ')}", EMPTY),
+    ("self._next = 0 => self._next = (-1)", "the ring may start anywhere: place -1 is the last one"),
+]
+EQUIVALENT = [("resilience/_window.py", label, reason) for label, reason in _UNNOTICED]

@@ -1,0 +1,88 @@
+"""The lock under every machine: a token in a deque."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from resilience import _lock, clock
+from resilience._lock import Lock
+
+
+def test_a_free_lock_is_taken_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    ways: list[float] = []
+    monkeypatch.setattr(clock, "give_way", ways.append)
+    lock = Lock()
+    assert repr(lock) == "<Lock: free>"
+    assert lock.acquire()
+    assert repr(lock) == "<Lock: taken>"
+    assert not lock.acquire(False)
+    lock.release()
+    assert lock.acquire(False)
+    assert ways == [], "who only tries never waits"
+
+
+def test_a_block_holds_the_lock_and_gives_it_back_when_it_raises() -> None:
+    lock = Lock()
+    with pytest.raises(KeyError), lock:
+        assert not lock.acquire(False)
+        raise KeyError
+    assert lock.acquire(False)
+
+
+@pytest.mark.parametrize("with_block", [False, True])
+def test_who_finds_it_taken_gives_way_until_it_is_free(with_block: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = Lock()
+    lock.acquire()
+    ways: list[float] = []
+
+    def give_way(seconds: float) -> None:
+        ways.append(seconds)
+        if len(ways) == 3:
+            lock.release()
+
+    monkeypatch.setattr(clock, "give_way", give_way)
+    monkeypatch.setattr(_lock, "_BRISK", 2)
+    if with_block:
+        with lock:
+            assert not lock.free
+    else:
+        assert lock.acquire()
+    assert ways == [0.0, 0.0, 1e-4]
+
+
+def test_a_thread_that_waits_for_itself_gets_an_error_and_not_a_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    ways: list[float] = []
+    monkeypatch.setattr(clock, "give_way", ways.append)
+    monkeypatch.setattr(_lock, "_PATIENCE", 5)
+    lock = Lock()
+    lock.acquire()
+    with pytest.raises(RuntimeError, match="finaliser"):
+        lock.acquire()
+    assert len(ways) == 5
+
+
+def test_threads_exclude_each_other() -> None:
+    lock = Lock()
+    inside = 0
+    total = 0
+
+    def work() -> None:
+        nonlocal inside, total
+        for _ in range(300):
+            with lock:
+                inside += 1
+                seen = total
+                clock.give_way()  # the worst moment to be switched out
+                assert inside == 1
+                total = seen + 1
+                inside -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert total == 6 * 300
+    assert len(lock.free) == 1
