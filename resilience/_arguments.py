@@ -71,10 +71,17 @@ def text(name: str, value: object) -> str | None:
     return value
 
 
-def function(name: str, value: object) -> Any:
+def function(name: str, value: object, *, may_be_async: bool = False) -> Any:
     """Something callable, or None."""
     if value is not None and not callable(value):
         raise TypeError(f"{name} must be callable or None, not {shown(value)}")
+    return value if may_be_async else plain(name, value)
+
+
+def plain(name: str, value: Any) -> Any:
+    """`value`, unless it is an asynchronous function where the answer is needed at once: a coroutine is always true."""
+    if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(getattr(type(value), "__call__", None)):  # noqa: B004
+        raise TypeError(f"{name} must be a plain function, not the asynchronous {shown(value)}")
     return value
 
 
@@ -89,9 +96,7 @@ def listener(value: Any) -> Callable[[Any], object]:
     """A callable taking one event. It is called, not awaited, so a coroutine function would silently do nothing."""
     if not callable(value):
         raise TypeError(f"a listener must be callable with one event, not {shown(value)}")
-    if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(getattr(value, "__call__", None)):  # noqa: B004
-        raise TypeError(f"a listener must be a plain function, and {shown(value)} is asynchronous")
-    return cast("Callable[[Any], object]", value)
+    return cast("Callable[[Any], object]", plain("a listener", value))
 
 
 def is_exception_type(value: object) -> bool:

@@ -7,7 +7,6 @@ frames that hold the run, and such cycles wait for the garbage collector.
 from __future__ import annotations
 
 import functools
-import inspect
 import math
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from contextlib import contextmanager
 from contextvars import Token
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import tenacity
 from tenacity.retry import retry_base
@@ -314,11 +313,8 @@ def checked_test(on: Any) -> tuple[Callable[[Run, Exception | None, object], boo
 
 
 def refuse_async(name: str, value: Any) -> None:
-    """Raise TypeError for an asynchronous function where the answer is needed at once: a coroutine is always true."""
-    if value is not None and (
-        inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(cast("Any", type(value)).__call__)
-    ):
-        raise TypeError(f"{name} must be a plain function, not the asynchronous {_arguments.shown(value)}")
+    """Raise TypeError for an asynchronous strategy, also inside one that tenacity's `|` and `&` have made."""
+    _arguments.plain(name, value)
     if isinstance(value, (tenacity.retry_any, tenacity.retry_all)):
         for part in value.retries:
             refuse_async(name, part)

@@ -18,37 +18,48 @@ gives way until that thread has gone on. The hot paths spell it out::
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from typing import Literal
 
 from . import clock
 
-# Ways given before giving up. Nobody holds the lock that long, unless it is this very thread: a finaliser that the
-# collector ran inside the guarded part and that calls the same policy. An error there is better than a hang.
-_BRISK = 1_000  # of these, the ways given without a pause
-_PATIENCE = 100_000  # about ten seconds
+_BRISK = 1_000  # ways given without a pause
+_PATIENCE = 50_000  # ways given in all, about five seconds
+
+_log = logging.getLogger("resilience")
 
 
 class Lock:
-    """A mutex for very short sections; not reentrant. `free` holds its token while nobody else does."""
+    """A mutex for very short sections; not reentrant. `free` holds its token while nobody else does.
+
+    Nobody holds it for seconds. A token that is gone that long was lost: a signal handler raised between taking it and
+    the `try` that gives it back, or a finaliser that the collector ran inside the guarded part calls the same policy.
+    Then it is made anew. Should the old one turn up after all, there is still only room for one.
+    """
 
     __slots__ = ("free",)
 
     def __init__(self) -> None:
-        self.free: deque[None] = deque((None,))
+        self.free: deque[None] = deque((None,), maxlen=1)
 
     def acquire(self, blocking: bool = True) -> bool:
         """Take the lock; without `blocking`, only if it is free now. Returns whether it was taken."""
-        for turn in range(_PATIENCE):
+        turn = 0
+        while True:
             try:
                 self.free.pop()
             except IndexError:
                 if not blocking:
                     return False
-                clock.give_way(0.0 if turn < _BRISK else 1e-4)
+                turn += 1
+                if turn == _PATIENCE:
+                    _log.warning("a lock of a policy was not given back for seconds and is taken over")
+                    self.free.append(None)
+                else:
+                    clock.give_way(0.0 if turn < _BRISK else 1e-4)
             else:
                 return True
-        raise RuntimeError("a policy was called from a finaliser that runs inside the same policy's own bookkeeping")
 
     def release(self) -> None:
         """Give the lock back; only for who holds it."""

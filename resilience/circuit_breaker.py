@@ -350,4 +350,4 @@ def _test(name: str, value: Any) -> Callable[[Exception], bool]:
         return lambda error: isinstance(error, kinds)
     if not callable(value):
         raise TypeError(f"{name} must be exception types or a predicate, not {_arguments.shown(value)}")
-    return cast("Callable[[Exception], bool]", value)
+    return cast("Callable[[Exception], bool]", _arguments.plain(name, value))

@@ -74,7 +74,7 @@ class CallQueued(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallSucceeded(Event):
-    """A breaker counted a success that took `duration` seconds; `slow` if that was too long."""
+    """A call that passed a breaker succeeded after `duration` seconds; `slow` if that was too long."""
 
     duration: float
     slow: bool = False
@@ -82,7 +82,7 @@ class CallSucceeded(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallFailed(Event):
-    """A breaker counted a failure after `duration` seconds; `error` is None when a result was the failure."""
+    """A call that passed a breaker failed after `duration` seconds; `error` is None when a result was the failure."""
 
     duration: float
     error: BaseException | None = None

@@ -12,7 +12,6 @@ layer with calls in flight is never forgotten, so if all are in use the bound is
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import AsyncIterator, Callable, Generator, Hashable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -65,7 +64,7 @@ class Keyed(Policy):
             raise TypeError(
                 f"factory must be a callable that makes the layer of a key, not {_arguments.shown(factory)}"
             )
-        self._factory = factory
+        self._factory = _arguments.plain("factory", factory)
         self._machine = Directory()
         self._max_keys = _arguments.count("max_keys", max_keys)
         self._idle_ttl = _arguments.seconds("idle_ttl", idle_ttl)
@@ -116,11 +115,9 @@ class Keyed(Policy):
     def _configure(self, **changes: Any) -> None:
         if "key" in changes:
             key = changes["key"]
-            if not callable(key) or inspect.iscoroutinefunction(key):
-                raise TypeError(
-                    f"key must be a plain (not async) callable of the call's arguments, not {_arguments.shown(key)}"
-                )
-            self._key = key
+            if not callable(key):
+                raise TypeError(f"key must be a callable of the call's arguments, not {_arguments.shown(key)}")
+            self._key = _arguments.plain("key", key)
         super()._configure(**changes)
 
     def _enter(self, key: Hashable) -> Entry:

@@ -107,7 +107,7 @@ class RateLimiter(Policy):
             others.append(Gcra(further))
         self._machine = Buckets(
             All((first, *others)) if others else first,
-            rate if callable(rate) else None,
+            _arguments.plain("rate", rate) if callable(rate) else None,
             _arguments.count("max_keys", max_keys),
         )
         self._configure(max_wait=max_wait, key=key, cost=cost, charge_if=charge_if)
@@ -224,7 +224,7 @@ class RateLimiter(Policy):
             kept.period if period is None else period,
             kept.burst if burst is None else burst,
         )
-        machine.change(Gcra(new), rate if callable(rate) else tier, self._clock.now())
+        machine.change(Gcra(new), _arguments.plain("rate", rate) if callable(rate) else tier, self._clock.now())
 
     def statistics(self) -> RateLimiterStatistics:
         """A consistent snapshot."""
@@ -266,7 +266,7 @@ class RateLimiter(Policy):
         if "cost" in changes:
             cost = changes["cost"]
             self._fixed_cost = 0.0 if callable(cost) else _arguments.number("cost", cost)
-            self._cost_of = cost if callable(cost) else None
+            self._cost_of = _arguments.plain("cost", cost) if callable(cost) else None
         if self._charge_if is not None and self._max_wait:
             raise ValueError(
                 "charge_if takes tokens after the call, so nothing is reserved before it: max_wait must be 0"

@@ -148,9 +148,8 @@ class Retry(Policy):
                     refuse_async(setting, value)
                     setattr(self, f"_{setting}", value)
                 case "retry_if" | "retry_after" | "before_retry":
-                    setattr(self, f"_{setting}", _arguments.function(setting, value))
-                    if setting != "before_retry":
-                        refuse_async(setting, value)
+                    checked = _arguments.function(setting, value, may_be_async=setting == "before_retry")
+                    setattr(self, f"_{setting}", checked)
                 case "retry_after_limit":
                     self._retry_after_limit = _arguments.seconds(setting, value, zero=True)
                 case "budget":
@@ -162,7 +161,9 @@ class Retry(Policy):
                 case "rng":
                     if value is not None and not isinstance(value, random.Random):
                         raise TypeError(f"rng must be a random.Random or None, not {_arguments.shown(value)}")
-                    self._rng = value or random.Random()
+                    self._rng = (
+                        value or random.SystemRandom()
+                    )  # it has no state, which the children of a fork would share
                 case _:  # name and listeners: below
                     pass
         self._looks_ahead = self._stop if looks_ahead(self._stop) else None

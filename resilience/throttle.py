@@ -151,7 +151,7 @@ class Throttle(Policy):
     def _configure(self, **changes: Any) -> None:
         if "cost" in changes:
             cost: Any = changes["cost"]
-            self._cost_of = cast("Callable[..., float]", cost) if callable(cost) else None
+            self._cost_of = cast("Callable[..., float]", _arguments.plain("cost", cost)) if callable(cost) else None
             self._cost = 0.0 if callable(cost) else _arguments.number("cost", cost)
             if self._cost > self._machine.limiter.max_rate:
                 raise ValueError(

@@ -110,7 +110,7 @@ class Timeout(Policy):
     def _configure(self, **changes: Any) -> None:
         if "seconds" in changes:
             seconds = changes["seconds"]
-            self._computed = seconds if callable(seconds) else None
+            self._computed = _arguments.plain("seconds", seconds) if callable(seconds) else None
             limit = None if callable(seconds) else _arguments.optional_seconds("seconds", seconds)
             self._seconds = None if limit is None else min(limit, _FOREVER)
             self._grain = grain_of(self._seconds or 1.0)

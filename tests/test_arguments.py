@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from datetime import timedelta
 from fractions import Fraction
 from typing import Any
 
 import pytest
+from aiolimiter import AsyncLimiter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilience import Bulkhead, CircuitBreaker, Keyed, RateLimiter, Retry, RetryBudget, Timeout, _arguments
+from resilience import Bulkhead, CircuitBreaker, Keyed, RateLimiter, Retry, RetryBudget, Throttle, Timeout, _arguments
 from resilience._arguments import count, exceptions, function, listeners, number, optional_seconds, ratio, seconds, text
 
 HUGE = 10**400
@@ -135,7 +137,7 @@ def test_an_asynchronous_listener_is_refused_because_nobody_would_await_it() -> 
             raise AssertionError("never awaited")
 
     for wrong in (listener, Listener()):
-        with pytest.raises(TypeError, match=r"^a listener must be a plain function, and .* is asynchronous$"):
+        with pytest.raises(TypeError, match=r"^a listener must be a plain function, not the asynchronous"):
             listeners([wrong])
 
 
@@ -180,4 +182,37 @@ def test_a_wrong_value_is_shown_briefly() -> None:
 )
 def test_a_policy_refuses_a_wrong_setting_by_its_name(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
+        make()
+
+
+async def _answers(*_: object) -> bool:
+    return True
+
+
+_asynchronous: Any = _answers
+
+
+@pytest.mark.parametrize(
+    "parameter,make",
+    [
+        ("failure_on", lambda: CircuitBreaker(failure_on=_asynchronous)),
+        ("ignore", lambda: CircuitBreaker(ignore=_asynchronous)),
+        ("failure_if", lambda: CircuitBreaker(failure_if=_asynchronous)),
+        ("key", lambda: RateLimiter(1, key=_asynchronous)),
+        ("rate", lambda: RateLimiter(_asynchronous, key=str)),
+        ("cost", lambda: RateLimiter(1, cost=_asynchronous)),
+        ("charge_if", lambda: RateLimiter(1, charge_if=_asynchronous)),
+        ("cost", lambda: Throttle(AsyncLimiter(1), cost=_asynchronous)),
+        ("seconds", lambda: Timeout(_asynchronous)),
+        ("factory", lambda: Keyed(_asynchronous, key=str)),
+        ("key", lambda: Keyed(CircuitBreaker, key=_asynchronous)),
+        ("on", lambda: Retry(_asynchronous)),
+        ("retry_if", lambda: Retry(KeyError, retry_if=_asynchronous)),
+    ],
+)
+def test_an_asynchronous_function_is_refused_where_its_answer_is_needed_at_once(
+    parameter: str, make: Callable[[], object]
+) -> None:
+    """A coroutine is always true: an `async def` as `failure_if` would count every success as a failure."""
+    with pytest.raises(TypeError, match=rf"^{parameter} must be a plain function, not the asynchronous"):
         make()

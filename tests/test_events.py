@@ -195,7 +195,7 @@ def test_only_plain_callables_and_event_types_can_be_subscribed() -> None:
 
     with pytest.raises(TypeError, match=r"^a listener must be callable with one event, not 3$"):
         subscribe(3)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-    with pytest.raises(TypeError, match=r"^a listener must be a plain function, and <function .* is asynchronous$"):
+    with pytest.raises(TypeError, match=r"^a listener must be a plain function, not the asynchronous"):
         subscribe(listener)
     wrong_types: list[Any] = [int, "CircuitOpened", made(CircuitOpened), list[int], None]
     for wrong in wrong_types:

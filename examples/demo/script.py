@@ -38,7 +38,7 @@ class Script:
         Phase("recovery", 2.0),
     )
     rate: float = 100.0
-    workers: int = 20
+    workers: int = 22
     work: tuple[float, float] = (0.04, 0.08)
     spike: tuple[float, float] = (0.4, 1.0)
     patience: float = 0.6

@@ -98,7 +98,7 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "an asynchronous object is a listener",
         ARGUMENTS,
-        ' or inspect.iscoroutinefunction(getattr(value, "__call__", None))',
+        ' or inspect.iscoroutinefunction(getattr(type(value), "__call__", None))',
         "",
         CHECKS,
     ),

@@ -8,7 +8,7 @@ _TESTS = ("tests/test_lock.py",)
 _FILE = "resilience/_lock.py"
 
 MUTANTS = [
-    Mutant("lock-never-excludes", _FILE, "deque((None,))", "deque((None,) * 9)", _TESTS),
+    Mutant("lock-never-excludes", _FILE, "deque((None,), maxlen=1)", "deque((None,) * 9)", _TESTS),
     Mutant(
         "lock-try-blocks",
         _FILE,
@@ -38,5 +38,6 @@ MUTANTS = [
         _TESTS,
     ),
     Mutant("lock-never-pauses", _FILE, "0.0 if turn < _BRISK else 1e-4", "0.0", _TESTS),
-    Mutant("lock-hangs-for-ever", _FILE, "for turn in range(_PATIENCE):", "for turn in iter(int, 1):", _TESTS),
+    Mutant("lock-hangs-for-ever", _FILE, "if turn == _PATIENCE:", "if turn == -_PATIENCE:", _TESTS),
+    Mutant("lock-two-tokens", _FILE, "deque((None,), maxlen=1)", "deque((None,))", _TESTS),
 ]

@@ -210,7 +210,7 @@ MUTANTS: list[Mutant] = [
         "left is None or wait < left)",
         _MACHINE,
     ),
-    _buckets("the deadline is ignored", "(left is None or wait <= left)", "True", _MACHINE),
+    _buckets("the deadline is ignored", "(left is None or wait <= left)", "True", _CALLS),
     _buckets("rejections are not counted", "        self.rejected += 1\n", "", _MACHINE),
     _buckets(
         "the own rejection gives way to the deadline's",
