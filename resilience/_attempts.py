@@ -6,6 +6,7 @@ frames that hold the run, and such cycles wait for the garbage collector.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import sys
@@ -21,7 +22,7 @@ from tenacity.retry import retry_base
 from tenacity.wait import wait_exponential, wait_random_exponential
 
 from . import _arguments, deadline
-from ._layer import AnyFunction
+from ._layer import AnyFunction, restore
 from .correlation import attempt as attempt_variable
 from .events import SUBSCRIBERS, RetryScheduled, RetryStopped
 from .exceptions import CallRejectedError, DeadlineExceededError
@@ -155,7 +156,10 @@ class Run:
         """How long the outcome asks to wait: what the extractor finds, or else its own `retry_after`."""
         extract = self.retry._retry_after
         found = None if extract is None else _seconds(extract(outcome))
-        return _seconds(getattr(outcome, "retry_after", None)) if found is None else found
+        if found is None:
+            with contextlib.suppress(Exception):  # a property that fails must not replace the outcome itself
+                found = _seconds(getattr(outcome, "retry_after", None))
+        return found
 
     def _backoff(self, error: Exception | None, result: object) -> float:
         strategy = self.retry._wait
@@ -233,7 +237,7 @@ class Attempt:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        attempt_variable.reset(self._token)
+        restore(attempt_variable, self._token)
         if isinstance(error, Exception):
             self._wait = self._run.failed(error)
         elif error is None and self._result is not None and self._run.retry._judges_results:
@@ -291,7 +295,7 @@ def numbered(number: int) -> Iterator[None]:
     try:
         yield
     finally:
-        attempt_variable.reset(token)
+        restore(attempt_variable, token)
 
 
 def _nothing() -> None:

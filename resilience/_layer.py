@@ -21,6 +21,7 @@ import types
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextvars import ContextVar, Token
 from types import CoroutineType
 from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 
@@ -164,6 +165,12 @@ def continued(rest: Coroutine[Any, Any, Any], awaited: object, fn: AnyFunction) 
         fn
     )  # "coroutine 'f' was never awaited" should name the user's function
     return rest
+
+
+def restore(variable: ContextVar[Any], token: Token[Any]) -> None:
+    """Undo a `set`, unless a finaliser runs this: then that context is gone, and its end must not become an error."""
+    with contextlib.suppress(ValueError):
+        variable.reset(token)
 
 
 def require_asyncio() -> None:

@@ -32,6 +32,9 @@ class Verdict(enum.Enum):
 SUCCESS, FAILURE, ABANDONED = Verdict.SUCCESS, Verdict.FAILURE, Verdict.ABANDONED
 
 
+_MOST_UNDELIVERED = 10_000  # events; beyond that another thread delivers, and order is worth less than memory
+
+
 class Machine:
     """The shared state behind a policy and its variants: one lock, a generation, and what is to be done outside it."""
 
@@ -57,10 +60,18 @@ class Machine:
                 self.lock.release()
             self.wake(woken)
         emitting = self.emitting  # a listener may fork, and the child then has a new one
-        while self.outbox and emitting.acquire(False):
+        while self.outbox:
+            if not emitting.acquire(False):
+                if len(self.outbox) < _MOST_UNDELIVERED:
+                    return
+                # Whoever delivers is stuck in a listener, or was torn out of here by a signal handler that raised.
+                emitting = self.emitting = threading.Lock()
+                continue
             try:
-                while self.outbox:
-                    deliver(*self.outbox.popleft())
+                with contextlib.suppress(IndexError):  # another one may deliver as well, after a take-over
+                    while True:
+                        event, listeners = self.outbox.popleft()
+                        deliver(event, listeners)
             finally:
                 emitting.release()
 

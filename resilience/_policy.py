@@ -16,13 +16,12 @@ Events leave through an outbox in the order of the decisions, outside the lock.
 from __future__ import annotations
 
 import asyncio
-import copy
 import sys
 import warnings
 from collections.abc import AsyncIterator, Generator, Iterable
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NoReturn, Self
 
 from . import _arguments, deadline
 from ._layer import PLAIN, AnyFunction, Layer, Stream, continued, drive, finished, require_asyncio
@@ -85,9 +84,16 @@ class Policy(Layer):
                 f"{type(self).__name__}.with_() can change {allowed}, not {', '.join(sorted(refused))}:"
                 " that belongs to the shared state"
             )
-        variant = copy.copy(self)
+        variant = object.__new__(type(self))
+        variant.__dict__.update(self.__dict__)
         variant._configure(**changes)
         return variant
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError(
+            f"{self!r} holds the state that its callers share and can be neither copied nor pickled:"
+            " make a new one, or a variant on the same state by with_()"
+        )
 
     def _configure(self, **changes: Any) -> None:
         """Validate and set those settings that do not belong to the shared state."""
@@ -154,6 +160,18 @@ class Policy(Layer):
         """Emit an event; not to be called under the lock."""
         self._note(kind, **facts)
         self._machine.unlocked()
+
+    def _deliver(self, permit: Any) -> Any:
+        """Do what is due outside the lock, then hand out `permit`; if that raises (Ctrl-C, say) it goes back."""
+        try:
+            self._machine.unlocked()
+        except BaseException:
+            if type(permit) is Wait:
+                self._forsake(permit)
+            elif permit is not None:
+                self.settle(permit, ABANDONED)
+            raise
+        return permit
 
     def _warn_if_blocking_a_loop(self) -> None:
         try:

@@ -12,6 +12,7 @@ import asyncio
 import heapq
 import math
 import sys
+import weakref
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -29,31 +30,37 @@ _LONGEST_TIMER = (
 )
 
 
+Slot = dict[Deadline, None]  # an ordered set
+
+
 class Timers:
     """The deadlines of one event loop on one clock. Used by the loop's own thread only."""
 
-    __slots__ = ("_armed", "_clock", "_handle", "_heap", "loop", "slots")
+    __slots__ = ("__weakref__", "_armed", "_clock", "_handle", "_heap", "loop", "ref", "slots")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, clock: Clock) -> None:
         self.loop = loop
+        self.ref = weakref.ref(self)
         self._clock = clock
-        self.slots: dict[int, set[Deadline]] = {}
+        # In the order of arming: at one instant an owner has to fire before the guardians of its child tasks.
+        self.slots: dict[int, Slot] = {}
         self._heap: list[int] = []
         self._armed: float = math.inf  # the slot that the timer is set for
         self._handle: TimerHandle | None = None
 
-    def add(self, deadline: Deadline, grain: int) -> set[Deadline]:
-        """Fire `deadline` when its time has come; to prevent that, discard it from the set returned."""
+    def add(self, deadline: Deadline, grain: int) -> Slot:
+        """Fire `deadline` when its time has come; to prevent that, take it out of the slot returned."""
         slot = (int(deadline.when * PER_SECOND) // grain + 1) * grain
         waiting = self.slots.get(slot)
         if waiting is None:
             waiting = self.opened(slot)
-        waiting.add(deadline)
+        waiting[deadline] = None
         return waiting
 
-    def opened(self, slot: int) -> set[Deadline]:
+    def opened(self, slot: int) -> Slot:
         """A new slot, with the timer set for it if it is the earliest."""
-        waiting = self.slots[slot] = set()
+        waiting: Slot = {}
+        self.slots[slot] = waiting
         heapq.heappush(self._heap, slot)
         if slot < self._armed:
             self._arm(slot)
@@ -80,16 +87,16 @@ class Timers:
             self._arm(self._heap[0])
 
 
-_all: dict[tuple[asyncio.AbstractEventLoop, Clock], Timers] = {}
+# By the identity of the loop, and weakly: what keeps the timers of a loop alive is the timer that is set in it. They go
+# with the loop, and with them the tasks that were pending when it was closed.
+_all: weakref.WeakValueDictionary[tuple[int, Clock], Timers] = weakref.WeakValueDictionary()
 
 
 def timers_of(loop: asyncio.AbstractEventLoop, clock: Clock) -> Timers:
-    """The timers of a loop; those of closed loops are forgotten on the way."""
-    timers = _all.get((loop, clock))
-    if timers is None:
-        for known in [key for key in list(_all) if key[0].is_closed()]:
-            _all.pop(known, None)
-        timers = _all[loop, clock] = Timers(loop, clock)
+    """The timers of a loop."""
+    timers = _all.get((id(loop), clock))
+    if timers is None or timers.loop is not loop:
+        timers = _all[id(loop), clock] = Timers(loop, clock)
     return timers
 
 

@@ -98,8 +98,11 @@ class Bulkhead(Policy):
                     return machine.generation
             finally:
                 free.append(None)
-        elif not (machine.max_queue or machine.late or SUBSCRIBERS or self._listeners):
-            # Full, and nowhere to wait: one look at the count decides, at the instant of the look.
+        elif not (
+            machine.max_queue or machine.late or SUBSCRIBERS or self._listeners or machine.used < machine.capacity
+        ):
+            # Full, and nowhere to wait. The count is looked at again after `late`: in between, what was handed over
+            # there may have been applied.
             machine.rejected += 1  # a statistic; a lost count under contention is cheaper than a lock
             raise BulkheadFullError.__new__(BulkheadFullError, self.name)
         return self._admit_or_queue()
@@ -189,7 +192,7 @@ class Bulkhead(Policy):
                 self._note(CallQueued, seconds=self._max_wait)
         machine.wake(woken)
         if machine.late or machine.outbox:
-            machine.unlocked()
+            self._deliver(permit)
         if refusal is not None:
             raise self._rejected(refusal)
         return permit

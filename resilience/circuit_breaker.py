@@ -160,7 +160,8 @@ class CircuitBreaker(Policy):
 
     @mode.setter
     def mode(self, mode: str) -> None:
-        if mode not in _MODES:
+        given: Any = mode
+        if not isinstance(given, str) or given not in _MODES:
             raise ValueError(f'mode must be "enabled", "shadow" or "disabled", not {_arguments.shown(mode)}')
         with self._machine.lock:
             self._machine.set_mode_locked(mode)
@@ -222,7 +223,7 @@ class CircuitBreaker(Policy):
             if permit is None:
                 machine.rejected += 1
         if machine.late or machine.outbox:
-            machine.unlocked()
+            self._deliver(permit)
         if shadow:
             self._tell(CallRejected, retry_after=retry_after, shadow=True)
             return UNCOUNTED
@@ -283,7 +284,7 @@ class CircuitBreaker(Policy):
         try:
             verdict = self.judge(error)
             if verdict is FAILURE:
-                retry_after = getattr(error, "retry_after", None)
+                retry_after = _asked(error)
         finally:
             self._record(permit, verdict, error, retry_after)
 
@@ -292,7 +293,7 @@ class CircuitBreaker(Policy):
         try:
             verdict = self._judge_result(result)
             if verdict is FAILURE:
-                retry_after = getattr(result, "retry_after", None)
+                retry_after = _asked(result)
         finally:
             self._record(permit, verdict, None, retry_after)
 
@@ -341,6 +342,14 @@ def _metered_steps(guard: Guard) -> StepFactory:
     waits = guard._permit.waits
     meter.set(waits.outer)
     return lambda: _metering(waits)
+
+
+def _asked(outcome: object) -> object:
+    """What a failure says in `retry_after`; a property that fails says nothing, and must not replace the failure."""
+    try:
+        return getattr(outcome, "retry_after", None)
+    except Exception:  # noqa: BLE001 - whatever it is, it is not the outcome
+        return None
 
 
 def _test(name: str, value: Any) -> Callable[[Exception], bool]:

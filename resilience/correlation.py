@@ -21,7 +21,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from . import clock
 from ._arguments import shown
-from ._layer import PLAIN, AnyFunction, Layer, Stream, colour_of, continued, drive, finished, name_of, stepped
+from ._layer import PLAIN, AnyFunction, Layer, Stream, colour_of, continued, drive, finished, name_of, restore, stepped
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -70,7 +70,7 @@ def bind(identity: str | None = None) -> Token[str | None]:
 
 def unbind(token: Token[str | None]) -> None:
     """Restore what was bound before `bind` returned `token`."""
-    _current.reset(token)
+    restore(_current, token)
 
 
 @contextmanager
@@ -80,7 +80,7 @@ def bound(identity: str | None = None) -> Iterator[str]:
     try:
         yield _current.get() or ""
     finally:
-        _current.reset(token)
+        restore(_current, token)
 
 
 def carried(fn: Callable[P, R]) -> Callable[P, R]:
@@ -141,7 +141,7 @@ class _Correlated(Layer):
                     return result
                 return continued(self._finish(result, _current.get()), result, fn)
             finally:
-                _current.reset(token)
+                restore(_current, token)
 
         return guarded
 
@@ -150,7 +150,7 @@ class _Correlated(Layer):
         try:
             return await awaitable
         finally:
-            _current.reset(token)
+            restore(_current, token)
 
     def _wrap_async(self, fn: AnyFunction) -> AnyFunction:
         async def guarded(*args: Any, **kwargs: Any) -> Any:
@@ -160,7 +160,7 @@ class _Correlated(Layer):
             try:
                 return await fn(*args, **kwargs)
             finally:
-                _current.reset(token)
+                restore(_current, token)
 
         return guarded
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from ._layer import restore
 from .clock import Clock
 
 
@@ -103,7 +104,7 @@ def shield() -> Iterator[None]:
     try:
         yield
     finally:
-        ambient.reset(token)
+        restore(ambient, token)
         for deadline in held:
             deadline.shields -= 1
             if deadline.postponed and not deadline.shields:

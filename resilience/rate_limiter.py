@@ -300,8 +300,8 @@ class RateLimiter(Policy):
             raise self._rejected(taken, key)
         if taken.delay <= 0.0:
             return _EXEMPT
-        self._tell(CallQueued, key=key, seconds=taken.delay)
-        return Wait(self, taken, taken.delay)
+        self._note(CallQueued, key=None if self._key is None else key, seconds=taken.delay)
+        return self._deliver(Wait(self, taken, taken.delay))
 
     def _look(self, key: Hashable, cost: float) -> Charge:
         """The permit of a call that would fit now and pays by outcome."""
@@ -323,7 +323,12 @@ class RateLimiter(Policy):
             algorithm = machine.algorithm_locked(rate)
             decision = machine.decide_locked(key, cost, limit, left, now, algorithm)
             taken = machine.take_locked(decision, cost, now, algorithm) if decision.admitted else None
-        self._tell_overflow(decision, key)
+        try:
+            self._tell_overflow(decision, key)
+        except BaseException:  # Ctrl-C in a listener: nobody will hear of what was taken
+            if taken is not None:
+                taken.cancel()
+            raise
         return taken or self._refusal(decision, algorithm)
 
     def _tell_overflow(self, decision: Decision, key: Hashable) -> None:

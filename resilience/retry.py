@@ -27,7 +27,7 @@ from tenacity.retry import retry_base
 
 from . import _arguments
 from ._attempts import Attempt, Attempts, Run, checked_test, looks_ahead, numbered, refuse_async
-from ._layer import PLAIN, AnyFunction, Stream, continued, drive, finished, name_of, require_asyncio, stepped
+from ._layer import PLAIN, AnyFunction, Stream, continued, drive, finished, name_of, require_asyncio, restore, stepped
 from ._machine import Machine
 from ._policy import Policy
 from ._wait import metered
@@ -261,7 +261,7 @@ class Retry(Policy):
                 if wait is None:
                     return result
             finally:
-                attempt_variable.reset(token)
+                restore(attempt_variable, token)
 
     async def _rest(self, run: Run, first: Any) -> Any:
         """The asynchronous rest of a call whose plain callable returned `first`, something to await."""
@@ -317,7 +317,7 @@ class Retry(Policy):
                 if wait is None:
                     return result
             finally:
-                attempt_variable.reset(token)
+                restore(attempt_variable, token)
 
     def _wrap_generator(self, fn: AnyFunction) -> AnyFunction:
         self._check_before_retry(fn)

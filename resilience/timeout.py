@@ -27,9 +27,9 @@ from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from . import _arguments
-from ._layer import PLAIN, AnyFunction, Stream, continued, drive, finished, require_asyncio, stepped
+from ._layer import PLAIN, AnyFunction, Stream, continued, drive, finished, require_asyncio, restore, stepped
 from ._policy import Guard, Policy
-from ._timers import PER_SECOND, Timers, current_task, grain_of, timers_of
+from ._timers import PER_SECOND, Slot, Timers, current_task, grain_of, timers_of
 from ._worker import Tally, Worker
 from .clock import Clock
 from .deadline import Deadline, ambient
@@ -77,7 +77,7 @@ class Timeout(Policy):
         super().__init__(name, clock, listeners)
         self._machine = Tally()
         self._max_abandoned = _arguments.count("max_abandoned", max_abandoned)
-        self._timers: Timers | None = None
+        self._timers: Callable[[], Timers | None] = _none  # a weak reference to those used last
         self._configure(seconds=seconds, abandon=abandon)
 
     @property
@@ -156,12 +156,14 @@ class Timeout(Policy):
         if outer.task is task or task is None:
             return None
         # The owner will cancel another task, not this one, so its instant needs a second guardian here.
-        return Deadline(self._clock.now() + left, self._clock, outer.policy, outer.timeout, outer, task)
+        when = outer.when if outer.clock is self._clock else self._clock.now() + left
+        return Deadline(when, self._clock, outer.policy, outer.timeout, outer, task)
 
-    def _arm(self, deadline: Deadline, loop: asyncio.AbstractEventLoop, grain: int) -> set[Deadline]:
-        timers = self._timers
+    def _arm(self, deadline: Deadline, loop: asyncio.AbstractEventLoop, grain: int) -> Slot:
+        timers = self._timers()
         if timers is None or timers.loop is not loop:
-            timers = self._timers = timers_of(loop, self._clock)
+            timers = timers_of(loop, self._clock)
+            self._timers = timers.ref
         return timers.add(deadline, grain)
 
     def _cut_off(self, deadline: Deadline, error: BaseException | None) -> NoReturn:
@@ -188,14 +190,15 @@ class Timeout(Policy):
             if seconds is not None and ambient.get() is None:
                 # The common case, spelled out: a constant limit and nothing inherited.
                 deadline = Deadline(clock.now() + seconds, clock, name, seconds, None, task)
-                timers = self._timers
+                timers = self._timers()
                 if timers is None or timers.loop is not loop:
-                    timers = self._timers = timers_of(loop, clock)
+                    timers = timers_of(loop, clock)
+                    self._timers = timers.ref
                 slot = (int(deadline.when * slots_per_second) + 1) * grain
                 waiting = timers.slots.get(slot)
                 if waiting is None:
                     waiting = timers.opened(slot)
-                waiting.add(deadline)
+                waiting[deadline] = None
             else:
                 limit = seconds if limit_of is None else limit_of(args, kwargs)
                 nearest = self._deadline(limit, task)
@@ -208,16 +211,16 @@ class Timeout(Policy):
             try:
                 result = await fn(*args, **kwargs)
             except BaseException as error:
-                ambient.reset(token)
-                waiting.discard(deadline)
+                waiting.pop(deadline, None)
+                restore(ambient, token)
                 deadline.task = None
                 ours = deadline.fired and task.uncancel() <= before and type(error) is CancelledError
                 del task  # it will hold the exception, whose traceback holds this frame
                 if ours:
                     self._cut_off(deadline, error)
                 raise
+            waiting.pop(deadline, None)
             ambient.reset(token)
-            waiting.discard(deadline)
             deadline.task = None
             if deadline.fired:
                 task.uncancel()
@@ -346,9 +349,9 @@ class _Scope(Guard):
         if deadline is None:
             return
         self._task = None
-        ambient.reset(self._token)
+        restore(ambient, self._token)
         if task is not None:
-            self._waiting.discard(deadline)
+            self._waiting.pop(deadline, None)
             deadline.task = None
             ours = deadline.fired and task.uncancel() <= self._before and kind is CancelledError
             del task  # it will hold the exception, whose traceback holds this frame
@@ -364,6 +367,10 @@ def _running_task() -> tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]:
     if task is None:
         _no_task()
     return loop, task
+
+
+def _none() -> None:
+    """No timers yet."""
 
 
 def _no_task() -> NoReturn:

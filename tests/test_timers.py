@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resilience import CallTimeoutError, Timeout, _timers
+from resilience import Bulkhead, CallTimeoutError, Pipeline, Timeout
 from resilience._timers import Timers, grain_of, timers_of
 from resilience.clock import SYSTEM, Clock, TimerHandle
 from resilience.deadline import Deadline
@@ -126,7 +126,7 @@ def test_memory_stays_bounded_over_very_many_deadlines(clock: ManualClock) -> No
         most = 0
         for number in range(100_000):
             deadline = Deadline(clock.now() + 30.0, SYSTEM, task=task)
-            timers.add(deadline, grain_of(30.0)).discard(deadline)
+            timers.add(deadline, grain_of(30.0)).pop(deadline)
             clock.advance(0.01)
             if number % 1000 == 0:
                 await asyncio.sleep(0)
@@ -178,15 +178,33 @@ def test_closed_loops_are_forgotten(clock: ManualClock) -> None:
     timeout = Timeout(1)
     for _ in range(5):
         assert run(timeout(asyncio.sleep)(0.5, "result"), clock) == "result"
-    open_ones = [loop for loop, _ in _timers._all if not loop.is_closed()]
-    assert open_ones == []
-    assert len(_timers._all) <= 2
     loop = VirtualLoop(clock)
     timers = timers_of(loop, SYSTEM)
     assert timers_of(loop, SYSTEM) is timers
     assert timers_of(loop, clock) is not timers
-    assert {known for known, _ in _timers._all} == {loop}
+    other = VirtualLoop(clock)
+    assert timers_of(other, SYSTEM) is not timers
+    other.close()
     loop.close()
+
+
+def test_tasks_that_were_pending_when_their_loop_closed_go_with_it() -> None:
+    """A registry that kept the loop kept the tasks that its timers would cancel, and all that those held."""
+    bulkhead = Bulkhead(1)
+
+    @Pipeline(bulkhead, Timeout(5))
+    async def stuck() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda *_: None)  # it would complain about the task
+    task = loop.create_task(stuck())
+    loop.run_until_complete(asyncio.sleep(0))
+    assert bulkhead.statistics().in_use == 1
+    loop.close()
+    del task, loop
+    gc.collect()
+    assert bulkhead.statistics().in_use == 0
 
 
 def test_loops_in_threads_share_one_timeout_object() -> None:

@@ -70,7 +70,7 @@ MUTANTS = [
     mutant("shadow is not told as such", "retry_after=retry_after, shadow=True", "retry_after=retry_after", MODES),
     mutant(
         "admission leaves events lying",
-        "        if machine.late or machine.outbox:\n            machine.unlocked()\n        if shadow",
+        "        if machine.late or machine.outbox:\n            self._deliver(permit)\n        if shadow",
         "        if shadow",
         EVENTS,
     ),
@@ -110,7 +110,7 @@ MUTANTS = [
         "            self._machine.set_mode_locked(mode)\n",
         SHARING,
     ),
-    mutant("any mode", "if mode not in _MODES:", "if not mode:", ARGUMENTS),
+    mutant("any mode", "given not in _MODES:", "not given:", ARGUMENTS),
     mutant(
         "an ignored failure counts",
         "if self._failure_on(error) and not self._ignore(error) else",
@@ -149,19 +149,19 @@ MUTANTS = [
     ),
     mutant(
         "a good result is asked for retry_after",
-        '            if verdict is FAILURE:\n                retry_after = getattr(result, "retry_after", None)\n',
-        '            retry_after = getattr(result, "retry_after", None)\n',
+        "            if verdict is FAILURE:\n                retry_after = _asked(result)\n",
+        "            retry_after = _asked(result)\n",
         OUTCOMES,
     ),
     mutant(
         "retry_after of results ignored",
-        '            if verdict is FAILURE:\n                retry_after = getattr(result, "retry_after", None)\n',
+        "            if verdict is FAILURE:\n                retry_after = _asked(result)\n",
         "",
         RULES,
     ),
     mutant(
         "retry_after of errors ignored",
-        '            if verdict is FAILURE:\n                retry_after = getattr(error, "retry_after", None)\n',
+        "            if verdict is FAILURE:\n                retry_after = _asked(error)\n",
         "",
         RULES,
     ),

@@ -13,7 +13,7 @@ TICKET = ("tests/test_ticket.py",)
 RACES = (f"{KERNEL[0]}::test_the_last_slot_is_looked_at_again_under_the_lock",)
 # Snippets that more than one mutant changes.
 LOOK_AGAIN = (
-    "        machine.wake(woken)\n        if machine.late or machine.outbox:\n            machine.unlocked()\n"
+    "        machine.wake(woken)\n        if machine.late or machine.outbox:\n            self._deliver(permit)\n"
     "        if refusal"
 )
 GIVING_UP = (
@@ -49,18 +49,23 @@ MUTANTS = [
     ),
     mutant(
         "a full bulkhead forgets its queue",
-        "elif not (machine.max_queue or machine.late",
-        "elif not (machine.late",
+        "machine.max_queue or machine.late or SUBSCRIBERS",
+        "machine.late or SUBSCRIBERS",
         WAITING,
     ),
     mutant(
         "a full bulkhead does not look for what was handed over",
-        "(machine.max_queue or machine.late or SUBSCRIBERS",
-        "(machine.max_queue or SUBSCRIBERS",
+        "machine.late or SUBSCRIBERS",
+        "SUBSCRIBERS",
         KERNEL,
     ),
     mutant("a quick rejection is told to no subscriber", "machine.late or SUBSCRIBERS or", "machine.late or", IN_USE),
-    mutant("a quick rejection is told to no listener", "SUBSCRIBERS or self._listeners)", "SUBSCRIBERS)", KERNEL),
+    mutant(
+        "a quick rejection is told to no listener",
+        "SUBSCRIBERS or self._listeners or machine.used",
+        "SUBSCRIBERS or machine.used",
+        KERNEL,
+    ),
     mutant(
         "a quick rejection is not counted",
         "            machine.rejected += 1  # a statistic; a lost count under contention is cheaper than a lock\n",
@@ -202,13 +207,13 @@ MUTANTS = [
     mutant(
         "queueing is told too late",
         LOOK_AGAIN,
-        "        machine.wake(woken)\n        if machine.late:\n            machine.unlocked()\n        if refusal",
+        "        machine.wake(woken)\n        if machine.late:\n            self._deliver(permit)\n        if refusal",
         IN_USE,
     ),
     mutant(
         "queueing does not look again",
         LOOK_AGAIN,
-        "        machine.wake(woken)\n        if machine.outbox:\n            machine.unlocked()\n        if refusal",
+        "        machine.wake(woken)\n        if machine.outbox:\n            self._deliver(permit)\n        if refusal",
         KERNEL,
     ),
     mutant("a rejection is not told", "            raise self._rejected(refusal)", "            raise refusal", IN_USE),

@@ -45,7 +45,7 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "a block does not unbind",
         CORRELATION,
-        '        yield _current.get() or ""\n    finally:\n        _current.reset(token)',
+        '        yield _current.get() or ""\n    finally:\n        restore(_current, token)',
         '        yield _current.get() or ""\n    finally:\n        pass',
         IDS,
     ),
@@ -105,14 +105,14 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "a plain call leaves its id bound",
         CORRELATION,
-        "result, fn)\n            finally:\n                _current.reset(token)",
+        "result, fn)\n            finally:\n                restore(_current, token)",
         "result, fn)\n            finally:\n                pass",
         LAYER,
     ),
     Mutant(
         "an asynchronous call leaves its id bound",
         CORRELATION,
-        "                return await fn(*args, **kwargs)\n            finally:\n                _current.reset(token)",
+        "                return await fn(*args, **kwargs)\n            finally:\n                restore(_current, token)",
         "                return await fn(*args, **kwargs)\n            finally:\n                pass",
         LAYER,
     ),
@@ -126,7 +126,7 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "an awaitable leaves its id bound",
         CORRELATION,
-        "            return await awaitable\n        finally:\n            _current.reset(token)",
+        "            return await awaitable\n        finally:\n            restore(_current, token)",
         "            return await awaitable\n        finally:\n            pass",
         LAYER,
     ),

@@ -7,6 +7,11 @@ from . import Mutant
 _TESTS = ("tests/test_lock.py",)
 _FILE = "resilience/_lock.py"
 
+
+def _torn(name: str, module: str, old: str, new: str) -> Mutant:
+    return Mutant(f"interrupted: {name}", f"resilience/{module}.py", old, new, ("tests/test_interrupted.py",))
+
+
 MUTANTS = [
     Mutant("lock-never-excludes", _FILE, "deque((None,), maxlen=1)", "deque((None,) * 9)", _TESTS),
     Mutant(
@@ -40,4 +45,36 @@ MUTANTS = [
     Mutant("lock-never-pauses", _FILE, "0.0 if turn < _BRISK else 1e-4", "0.0", _TESTS),
     Mutant("lock-hangs-for-ever", _FILE, "if turn == _PATIENCE:", "if turn == -_PATIENCE:", _TESTS),
     Mutant("lock-two-tokens", _FILE, "deque((None,), maxlen=1)", "deque((None,))", _TESTS),
+    _torn(
+        "a place that nobody saw is kept",
+        "_policy",
+        "                self._forsake(permit)\n            elif",
+        "                pass\n            elif",
+    ),
+    _torn(
+        "a probe that nobody saw is kept",
+        "_policy",
+        "            elif permit is not None:\n                self.settle(permit, ABANDONED)\n",
+        "",
+    ),
+    _torn(
+        "tokens that nobody saw are kept",
+        "rate_limiter",
+        "                taken.cancel()\n            raise",
+        "                pass\n            raise",
+    ),
+    _torn(
+        "a lost context is an error",
+        "_layer",
+        "contextlib.suppress(ValueError):\n        variable",
+        "contextlib.suppress(KeyError):\n        variable",
+    ),
+    _torn(
+        "guardians fire in any order",
+        "_timers",
+        "in self.slots.pop(heapq.heappop(self._heap)):",
+        "in reversed(self.slots.pop(heapq.heappop(self._heap))):",
+    ),
+    _torn("nobody takes the events over", "_machine", "if len(self.outbox) < _MOST_UNDELIVERED:", "if True:"),
+    _torn("the second look is left out", "bulkhead", " or machine.used < machine.capacity\n        ):", "\n        ):"),
 ]

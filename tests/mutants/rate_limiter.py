@@ -359,7 +359,12 @@ MUTANTS: list[Mutant] = [
     ),
     _limiter("costs need not be finite", "0.0 <= cost < 1e300:", "0.0 <= cost:", _CALLS),
     _limiter("negative costs give tokens", "0.0 <= cost < 1e300:", "cost < 1e300:", _CALLS),
-    _limiter("waits are not told", "        self._tell(CallQueued, key=key, seconds=taken.delay)\n", "", _CALLS),
+    _limiter(
+        "waits are not told",
+        "        self._note(CallQueued, key=None if self._key is None else key, seconds=taken.delay)\n",
+        "",
+        _CALLS,
+    ),
     _limiter(
         "the overflow is not told",
         "            self._note(KeysOverflowed, key=key, max_keys=machine.table.max_keys)\n",

@@ -141,7 +141,7 @@ MUTANTS = [
         "return error is not None",
         _COLOURS,
     ),
-    _run("a block's number stays", "        attempt_variable.reset(self._token)\n", "", _COLOURS),
+    _run("a block's number stays", "        restore(attempt_variable, self._token)\n", "", _COLOURS),
     _run("a block's number is not set", "attempt_variable.set(self.number)", "attempt_variable.set(1)", _COLOURS),
     _run(
         "a block's result is not judged",
@@ -149,12 +149,7 @@ MUTANTS = [
         "elif False and",
         _COLOURS,
     ),
-    _run(
-        "an async condition is taken for true",
-        '        raise TypeError(f"{name} must be a plain function,',
-        '        print(f"{name} must be a plain function,',
-        _ARGUMENTS,
-    ),
+    _run("an async condition is taken for true", "    _arguments.plain(name, value)\n", "", _ARGUMENTS),
     _run("an async condition hides in a combination", "(tenacity.retry_any, tenacity.retry_all)", "()", _ARGUMENTS),
     _run(
         "a combination hides stop_before_delay", 'or any(map(looks_ahead, getattr(stop, "stops", ())))', "", _STRATEGIES

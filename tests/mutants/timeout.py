@@ -88,8 +88,8 @@ MUTANTS = [
     _timeout("an inherited deadline is armed twice", "if outer.task is task or task is None:", "if task is None:"),
     _timeout(
         "a guardian takes the owner's name",
-        "self._clock.now() + left, self._clock, outer.policy,",
-        "self._clock.now() + left, self._clock, self.name,",
+        "Deadline(when, self._clock, outer.policy,",
+        "Deadline(when, self._clock, self.name,",
     ),
     _timeout(
         "mixed clocks are compared by instant",
@@ -102,10 +102,10 @@ MUTANTS = [
         "self._token: Token[Deadline | None] = ambient.set(deadline)",
         "self._token: Token[Deadline | None] = ambient.set(ambient.get())",
     ),
-    _timeout("a block's deadline stays", "        ambient.reset(self._token)\n", ""),
+    _timeout("a block's deadline stays", "        restore(ambient, self._token)\n", ""),
     _timeout(
         "a block stays armed",
-        "            self._waiting.discard(deadline)\n            deadline.task = None\n",
+        "            self._waiting.pop(deadline, None)\n            deadline.task = None\n",
         "",
         _BASICS,
     ),
@@ -118,7 +118,7 @@ MUTANTS = [
         "            if ours:\n                self._policy",
         _CYCLES,
     ),
-    _timeout("a block keeps its task", "        self._task = None\n        ambient", "        ambient", _CYCLES),
+    _timeout("a block keeps its task", "        self._task = None\n        restore", "        restore", _CYCLES),
     _timeout("an awaited task is kept", "            del awaitable  # a Task", "            pass  # a Task", _CYCLES),
     _timeout("NaN is a limit", " or limit != limit:", ":"),
     _timeout("infinity is no answer", "if limit is None or limit == math.inf:", "if limit is None:", _BASICS),
@@ -170,9 +170,11 @@ MUTANTS = [
         "not armed again", "        if self._heap:\n            self._arm", "        if False:\n            self._arm"
     ),
     _timers("the longest timer is forgotten", ", _LONGEST_TIMER)", ", math.inf)"),
-    _timers("closed loops are kept", "if key[0].is_closed()", "if False"),
+    _timers("closed loops are kept", " = weakref.WeakValueDictionary()", ' = cast("Any", {})'),
     _timers(
-        "clocks share a timer", "_all.get((loop, clock))", "next((t for (l, _), t in _all.items() if l is loop), None)"
+        "clocks share a timer",
+        "_all.get((id(loop), clock))",
+        "next((t for t in list(_all.values()) if t.loop is loop), None)",
     ),
     _timers("slots are too coarse", "int(2.0 * seconds)", "int(4.0 * seconds)"),
     _timers("slots are too fine", "int(2.0 * seconds)", "int(0.5 * seconds)"),
