@@ -85,7 +85,7 @@ class Policy(Layer):
                 " that belongs to the shared state"
             )
         variant = object.__new__(type(self))
-        variant.__dict__.update(self.__dict__)
+        vars(variant).update(vars(self))
         variant._configure(**changes)
         return variant
 

@@ -204,7 +204,8 @@ def test_a_mode_that_cannot_be_compared_is_refused_like_any_other() -> None:
         def __eq__(self, other: object) -> bool:
             raise RuntimeError("ambiguous")
 
-        __hash__ = None  # type: ignore[assignment]
+        def __hash__(self) -> int:
+            return 0
 
     with pytest.raises(ValueError, match="mode must be"):
         CircuitBreaker(mode=Array())  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]

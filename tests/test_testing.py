@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import selectors
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -329,3 +330,16 @@ def test_a_loop_in_which_nothing_can_happen_any_more_says_so(monkeypatch: pytest
 
     with pytest.raises(RuntimeError, match=r"^virtual time stands still: every task waits"):
         run(main())
+
+
+def test_a_virtual_loop_that_has_nothing_else_to_do_waits_for_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = threading.Event()
+    select = selectors.DefaultSelector.select
+
+    def watched(selector: Any, timeout: float | None = None) -> Any:
+        if timeout == testing._PATIENCE:
+            waiting.set()
+        return select(selector, timeout)
+
+    monkeypatch.setattr(selectors.DefaultSelector, "select", watched)
+    assert run(asyncio.to_thread(waiting.wait, 60))

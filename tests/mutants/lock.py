@@ -78,3 +78,19 @@ MUTANTS = [
     _torn("nobody takes the events over", "_machine", "if len(self.outbox) < _MOST_UNDELIVERED:", "if True:"),
     _torn("the second look is left out", "bulkhead", " or machine.used < machine.capacity\n        ):", "\n        ):"),
 ]
+
+EQUIVALENT = [
+    (
+        "resilience/_ticket.py",
+        "return asyncio.get_running_loop() => pass",
+        "every wake-up then goes through call_soon_threadsafe: slower, and the same",
+    ),
+    (
+        "resilience/_buckets.py",
+        (
+            "grain = math.ldexp(1.0, math.frexp(max(rests_at - now, 1e-3))[1] - 4)"
+            " => grain = math.ldexp(1.0, math.frexp(max(rests_at - now, (1.001)))[1] - 4)"
+        ),
+        "keys that rest within a second are looked at a sixteenth of a second later, which only costs memory",
+    ),
+]
