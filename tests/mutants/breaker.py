@@ -148,12 +148,6 @@ MUTANTS = [
         OUTCOMES,
     ),
     mutant(
-        "a good result is asked for retry_after",
-        "            if verdict is FAILURE:\n                retry_after = _asked(result)\n",
-        "            retry_after = _asked(result)\n",
-        OUTCOMES,
-    ),
-    mutant(
         "retry_after of results ignored",
         "            if verdict is FAILURE:\n                retry_after = _asked(result)\n",
         "",
