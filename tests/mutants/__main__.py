@@ -32,7 +32,7 @@ from typing import Any
 from . import Mutant, _plugin, _sample
 
 PROJECT = Path(__file__).resolve().parents[2]
-COPIED = ("resilience", "tests", "examples", "pyproject.toml", "README.md", "CHANGELOG.md", "Makefile")
+COPIED = ("resilience", "integrations", "tests", "examples", "pyproject.toml", "README.md", "CHANGELOG.md", "Makefile")
 PYTEST = ("-m", "pytest", "-x", "-q", "--tb=short", "--no-header", "-p", "no:cacheprovider")
 # Startup is most of a mutant's time. Only the plugins that the tests need are loaded.
 PLUGINS = ("-p", "asyncio", "-p", "hypothesispytest", "-p", _plugin.__name__)
@@ -86,7 +86,7 @@ class Copy:
         """Exit code (None: it had to be stopped) and output of Python in this copy."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
         environment |= {
-            "PYTHONPATH": str(self.root),
+            "PYTHONPATH": os.pathsep.join((str(self.root), str(self.root / "integrations"))),
             "PYTHONHASHSEED": "0",
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
             _plugin.ROOT: str(self.root),

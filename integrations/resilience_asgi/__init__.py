@@ -1,0 +1,3 @@
+"""Pure ASGI middleware: rejections as responses, deadlines, correlation ids."""
+
+__all__: list[str] = []

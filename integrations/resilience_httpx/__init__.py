@@ -1,0 +1,8 @@
+"""Resilient and pooled transports for httpx."""
+
+try:
+    import httpx as _library  # noqa: F401  # pyright: ignore[reportUnusedImport]
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("resilience_httpx needs httpx: pip install 'resilience-patterns[httpx]'") from error
+
+__all__: list[str] = []

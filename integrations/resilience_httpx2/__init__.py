@@ -1,0 +1,8 @@
+"""Resilient and pooled transports for httpx2."""
+
+try:
+    import httpx2 as _library  # noqa: F401  # pyright: ignore[reportUnusedImport]
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("resilience_httpx2 needs httpx2: pip install 'resilience-patterns[httpx2]'") from error
+
+__all__: list[str] = []
