@@ -144,6 +144,21 @@ def test_a_call_with_wrong_arguments_is_refused_before_anything_counts_it(make: 
     assert (breaker.state.value, bulkhead.statistics().in_use) == ("closed", 0)
 
 
+@pytest.mark.parametrize("colour", ["sync", "async"])
+@fitted_layers
+def test_an_error_is_the_functions_own_whatever_its_parameters_are_called(
+    make: Callable[[], Layer], colour: str
+) -> None:
+    scope: dict[str, Any] = {"LookupError": LookupError}
+    start = "async def" if colour == "async" else "def"
+    exec(f"{start} f(error, result, self, kwargs): raise LookupError(error, result, self, kwargs)", scope)
+    guarded = make()(scope["f"])
+    with pytest.raises(LookupError) as caught:
+        result = guarded(1, 2, self=3, kwargs=4)
+        run(result)
+    assert caught.value.args == (1, 2, 3, 4)
+
+
 def test_methods_find_their_object() -> None:
     class Client:
         @Retry(ConnectionError)

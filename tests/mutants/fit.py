@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from . import Mutant
 
 _FIT, _LIMITED, _LAYER, _POLICY = (f"resilience/{name}.py" for name in ("_fit", "_limited", "_layer", "_policy"))
@@ -16,6 +18,22 @@ def _fit(name: str, old: str, new: str) -> Mutant:
 def _function(name: str, old: str, new: str) -> Mutant:
     """In the wrapper of a plain function, which comes first in the file."""
     return Mutant(f"limited: {name}", _LIMITED, old, new, _WAYS)
+
+
+def _both(name: str, old: str, new: str) -> list[Mutant]:
+    """One mutant for each of the two wrappers, told apart by what follows in the file."""
+    first, second = "    def guarded(", "    async def guarded("
+    return [
+        Mutant(f"limited: {name}, {colour}", _LIMITED, *_in(start, old, new), _WAYS)
+        for colour, start in (("plain", first), ("coroutine", second))
+    ]
+
+
+def _in(start: str, old: str, new: str) -> tuple[str, str]:
+    source = (Path(__file__).resolve().parents[2] / _LIMITED).read_text("utf-8")
+    begin = source.index(start)
+    end = source.index(old, begin) + len(old) if old in source[begin:] else len(source)
+    return source[begin:end], source[begin:end].replace(old, new)
 
 
 MUTANTS = [
@@ -42,28 +60,6 @@ MUTANTS = [
     Mutant(
         "fit: nobody sees the arguments", _LAYER, "if self._indifferent else wrapper", "if True else wrapper", _TESTS
     ),
-]
-
-
-def _both(name: str, old: str, new: str) -> list[Mutant]:
-    """One mutant for each of the two wrappers, told apart by what follows in the file."""
-    first, second = "    def guarded(", "    async def guarded("
-    return [
-        Mutant(f"limited: {name}, {colour}", _LIMITED, *_in(start, old, new), _WAYS)
-        for colour, start in (("plain", first), ("coroutine", second))
-    ]
-
-
-def _in(start: str, old: str, new: str) -> tuple[str, str]:
-    from pathlib import Path
-
-    source = (Path(__file__).resolve().parents[2] / _LIMITED).read_text("utf-8")
-    begin = source.index(start)
-    end = source.index(old, begin) + len(old) if old in source[begin:] else len(source)
-    return source[begin:end], source[begin:end].replace(old, new)
-
-
-MUTANTS += [
     *_both("one more is let in", "if after - now <= plain.allowance:", "if after - now <= plain.allowance + 1.0:"),
     *_both("the cost is ignored", "cost * plain.interval", "plain.interval"),
     *_both("filled beyond the burst", "(tat if tat > now else now)", "tat"),
