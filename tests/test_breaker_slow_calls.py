@@ -288,6 +288,7 @@ def test_a_coroutine_that_is_never_awaited_gives_its_permit_back(clock: ManualCl
     pending = breaker.call(lambda: inner)
     assert breaker.statistics().probes == 1
     pending.close()
+    del pending  # since Python 3.12, a coroutine closed before it began keeps its arguments for as long as it lives
     inner.close()
     assert breaker.statistics().probes == 0
     assert meter.get() is None

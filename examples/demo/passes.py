@@ -1,4 +1,8 @@
-"""The run: the same traffic once through each caller, each time against a fresh service."""
+"""The run: the same traffic through every caller at the same time, each against a service of its own.
+
+At the same time, because it takes a third of the time, and because whatever else this machine does then disturbs all
+callers alike.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,9 @@ import argparse
 import asyncio
 import signal
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import Any
 
 import httpx
 from rich.console import Console
@@ -32,7 +36,6 @@ CALLERS: dict[str, Caller] = {
     "guarded": lambda client, script, listener: guarded(client, script, [listener]),
 }
 WIDTH = 100  # where there is no terminal to ask
-FRAME = 0.2  # seconds between two pictures of the bar
 
 
 def main() -> int:
@@ -45,8 +48,11 @@ def main() -> int:
         asyncio.run(_run("quick" if options.quick else "full", console))
     except asyncio.CancelledError:  # SIGTERM, see _run
         return 143
-    except ServiceError as error:
-        print(error, file=sys.stderr)
+    except ExceptionGroup as group:
+        troubles, others = group.split(ServiceError)
+        if troubles is None or others is not None:
+            raise
+        print(troubles.exceptions[0], file=sys.stderr)
         return 1
     return 0
 
@@ -57,56 +63,79 @@ async def _run(name: str, console: Console) -> None:
     with suppress(NotImplementedError):  # on Windows
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, run.cancel)
     script = SCRIPTS[name]
-    instants = arrivals(script.rate, script.seconds)
-    passes = {title: await _pass(title, caller, name, instants, console) for title, caller in CALLERS.items()}
+    passes = await side_by_side(name, console)
+    if report.busy(passes, script):
+        console.print("\nThis machine was too busy for these figures: once more.", style="yellow")
+        passes = min(passes, await side_by_side(name, console), key=lateness)
     console.print()
     console.print(report.table(passes, script))
     console.print(report.notes(passes, script), style="dim")
 
 
-async def _pass(title: str, caller: Caller, name: str, instants: list[float], console: Console) -> Measures:
+def lateness(passes: Mapping[str, Measures]) -> float:
+    """How much the machine has disturbed the worst of the passes, in seconds."""
+    return max(measures.late for measures in passes.values())
+
+
+async def side_by_side(name: str, console: Console) -> dict[str, Measures]:
+    """The measures of all callers, who made the same calls in the same moments."""
     script = SCRIPTS[name]
+    instants = arrivals(script.rate, script.seconds)
+    ready = asyncio.Barrier(len(CALLERS) + 1)
+    with Live(console, tuple(CALLERS), script, instants) as live:
+        async with asyncio.TaskGroup() as group:
+            passes = {
+                title: group.create_task(_pass(title, caller, name, instants, live, ready))
+                for title, caller in CALLERS.items()
+            }
+            await ready.wait()
+            live.heading()
+            drawing = asyncio.create_task(live.draw(asyncio.get_running_loop().time()))
+            try:
+                await asyncio.wait(passes.values())
+            finally:
+                drawing.cancel()
+    return {title: task.result() for title, task in passes.items()}
+
+
+async def _pass(
+    title: str, caller: Caller, name: str, instants: list[float], live: Live, ready: asyncio.Barrier
+) -> Measures:
+    script = SCRIPTS[name]
+    now = asyncio.get_running_loop().time
     calls: list[Call] = []
     openings: list[float] = []
     wire = Wire()
 
     def done(call: Call) -> None:
         calls.append(call)
-        live.add(call)
+        live.add(title, call)
 
     def heard(event: Event) -> None:
-        instant = time.perf_counter() - began
+        instant = now() - began
         if isinstance(event, CircuitOpened):
             openings.append(instant)
-            live.say(f"the circuit opened at {instant:.2f} s: {event.reason}")
+            live.say(title, instant, f"the circuit opened ({event.reason})")
         elif isinstance(event, CircuitClosed):
-            live.say(f"the circuit closed at {instant:.2f} s: {event.reason}")
+            live.say(title, instant, "the circuit closed")
 
     async with (
         serving(name) as child,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{child.port}", transport=wire) as client,
     ):
-        with Live(console, title, script, instants) as live:
-            live.say(f"calls the service on port {child.port}, process {child.pid}")
-            quote = caller(client, script, heard)
-            await _ask(client, "/start")
-            began = time.perf_counter()
-            drawing = asyncio.create_task(_draw(live, script, began))
-            await drive(quote, instants, wire.sent, done, began)
-            drawing.cancel()
-        requests = await _ask(client, "/report")
-    return measure(script, calls, requests, openings)
+        live.ready(title, child.port, child.pid)
+        quote = caller(client, script, heard)
+        await ready.wait()
+        await _ask(client, "/start")
+        began = now()
+        await drive(quote, instants, wire.sent, done, began)
+        seen = await _ask(client, "/report")
+    return measure(script, calls, seen["requests"], seen["overtime"], openings)
 
 
-async def _ask(client: httpx.AsyncClient, path: str) -> dict[str, int]:
+async def _ask(client: httpx.AsyncClient, path: str) -> dict[str, Any]:
     try:
-        answer: dict[str, int] = (await client.get(path, timeout=10.0)).json()
+        answer: dict[str, Any] = (await client.get(path, timeout=10.0)).json()
     except httpx.HTTPError as error:
         raise ServiceError("the service has gone") from error
     return answer
-
-
-async def _draw(live: Live, script: Script, began: float) -> None:
-    while True:
-        live.draw(script.at(time.perf_counter() - began)[0].name)
-        await asyncio.sleep(FRAME)

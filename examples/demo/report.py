@@ -44,6 +44,11 @@ def table(passes: Mapping[str, Measures], script: Script) -> Table:
     return result
 
 
+def busy(passes: Mapping[str, Measures], script: Script) -> dict[str, float]:
+    """The callers for whose figures this machine was too busy, and by how many seconds it made them or answers late."""
+    return {title: m.late for title, m in passes.items() if m.late > BUSY * script.attempt}
+
+
 def notes(passes: Mapping[str, Measures], script: Script) -> str:
     """What the words in the table mean, and what to hold against its numbers."""
     text = (
@@ -54,10 +59,9 @@ def notes(passes: Mapping[str, Measures], script: Script) -> str:
         " a request. While the service is down no caller can win; what differs is how soon it knows, and how much the"
         " service, once it is back, has to work off for callers that have hung up."
     )
-    late = {title: m.late for title, m in passes.items() if m.late > BUSY * script.attempt}
-    if late:
+    if late := busy(passes, script):
         held_up = ", ".join(f"{title} up to {duration(seconds)}" for title, seconds in late.items())
-        text += f" This machine was busy, and calls began late: {held_up}."
+        text += f" This machine was busy, so calls or answers were late: {held_up}."
     return text
 
 
