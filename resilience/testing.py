@@ -183,6 +183,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self.clock.now()
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        # The limit that later Pythons set is in this loop's time, which would jump to its end at once, while the
+        # threads that are waited for live in real time.
+        await super().shutdown_default_executor()
+
 
 def run(main: Coroutine[Any, Any, R], clock: ManualClock | None = None) -> R:
     """Run a coroutine like `asyncio.run`, in virtual time: on `clock`, the manual one in use, or a new one.
