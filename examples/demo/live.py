@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from types import TracebackType
@@ -16,8 +15,6 @@ from .measures import success_rate
 from .report import share
 from .script import Script
 from .traffic import Call, Outcome
-
-FRAME = 0.2  # seconds between two pictures of the bars
 
 
 class Live:
@@ -33,6 +30,7 @@ class Live:
         self._calls: dict[str, dict[str, list[Call]]] = {
             phase.name: {title: [] for title in titles} for phase in script.phases
         }
+        self._late = dict.fromkeys(titles, 0)
         down, back = script.outage()
         self._marks = [(down, "the service goes down"), (back, "the service is back")]
         self._outcomes: dict[str, Counter[Outcome]] = {title: Counter() for title in titles}
@@ -71,6 +69,7 @@ class Live:
         """Take in a call that has ended."""
         name = self._script.at(call.due)[0].name
         self._outcomes[title][call.outcome] += 1
+        self._late[title] += call.late > self._script.tolerance
         of_phase = self._calls[name]
         of_phase[title].append(call)
         if all(len(calls) == self._due[name] for calls in of_phase.values()):
@@ -85,24 +84,26 @@ class Live:
             f"{instant:5.2f} s  {title}: {event}, {since:.2f} s into {phase.name}", style="cyan"
         )
 
-    async def draw(self, began: float) -> None:
-        """Keep the bars up to date, until cancelled."""
-        loop = asyncio.get_running_loop()
-        while True:
-            instant = min(loop.time() - began, self._script.seconds)
-            self._mark(instant)
-            self._progress.update(
-                self._day,
-                description=self._script.at(instant)[0].name,
-                completed=instant,
-                counts=f"{instant:.1f} of {self._script.seconds:.1f} s",
-            )
-            for title, bar in self._bars.items():
-                outcomes = self._outcomes[title]
-                counts = "  ".join(f"{outcomes[outcome]:>5,} {outcome.value}" for outcome in Outcome)
-                self._progress.update(bar, completed=outcomes.total(), counts=counts)
-            self._progress.refresh()
-            await asyncio.sleep(FRAME)
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether so many calls began late that the measures are sure to say so in the end."""
+        return any(late > 0.01 * self._due.total() for late in self._late.values())
+
+    def draw(self, instant: float) -> None:
+        """Bring the bars up to date."""
+        instant = min(instant, self._script.seconds)
+        self._mark(instant)
+        self._progress.update(
+            self._day,
+            description=self._script.at(instant)[0].name,
+            completed=instant,
+            counts=f"{instant:.1f} of {self._script.seconds:.1f} s",
+        )
+        for title, bar in self._bars.items():
+            outcomes = self._outcomes[title]
+            counts = "  ".join(f"{outcomes[outcome]:>5,} {outcome.value}" for outcome in Outcome)
+            self._progress.update(bar, completed=outcomes.total(), counts=counts)
+        self._progress.refresh()
 
     def _mark(self, instant: float) -> None:
         while self._marks and self._marks[0][0] <= instant:

@@ -13,7 +13,6 @@ from .callers import TRIES
 from .measures import STEADY, Measures
 from .script import Script
 
-BUSY = 0.25  # the part of an attempt by which calls may begin too late before the report says so
 BEST = "bold green"
 
 
@@ -46,7 +45,7 @@ def table(passes: Mapping[str, Measures], script: Script) -> Table:
 
 def busy(passes: Mapping[str, Measures], script: Script) -> dict[str, float]:
     """The callers for whose figures this machine was too busy, and by how many seconds it made them or answers late."""
-    return {title: m.late for title, m in passes.items() if m.late > BUSY * script.attempt}
+    return {title: m.late for title, m in passes.items() if m.late > script.tolerance}
 
 
 def notes(passes: Mapping[str, Measures], script: Script) -> str:

@@ -30,10 +30,10 @@ class Script:
     """
 
     phases: tuple[Phase, ...] = (
-        Phase("healthy", 1.5),
-        Phase("30 % errors", 4.0, error_rate=0.3),
+        Phase("healthy", 1.0),
+        Phase("30 % errors", 5.0, error_rate=0.3),
         Phase("latency spikes", 3.0, spike_rate=0.1),
-        Phase("full outage", 3.5, down=True),
+        Phase("full outage", 3.0, down=True),
         Phase("recovery", 3.0),
     )
     rate: float = 70.0
@@ -49,6 +49,11 @@ class Script:
     def seconds(self) -> float:
         """The length of the whole script."""
         return sum(phase.seconds for phase in self.phases)
+
+    @property
+    def tolerance(self) -> float:
+        """By how many seconds a machine may delay calls or answers before the figures are about the machine."""
+        return 0.25 * self.attempt
 
     def scaled(self, scale: float, rate: float) -> Script:
         """The same day in `scale` times the time and with `rate` calls a second; the service is as busy as before."""
@@ -86,3 +91,6 @@ class Script:
 
 
 SCRIPTS = {"full": Script(), "quick": Script().scaled(0.25, rate=60.0)}
+# For a machine that is too busy for the one of that name: half the calls a second, and twice the time for each.
+SLOWED = {name: f"{name}, slowed" for name in SCRIPTS}
+SCRIPTS |= {SLOWED[name]: script.scaled(2.0, rate=script.rate / 2) for name, script in SCRIPTS.items()}
