@@ -93,4 +93,4 @@ class Script:
 SCRIPTS = {"full": Script(), "quick": Script().scaled(0.25, rate=60.0)}
 # For a machine that is too busy for the one of that name: half the calls a second, and twice the time for each.
 SLOWED = {name: f"{name}, slowed" for name in SCRIPTS}
-SCRIPTS |= {SLOWED[name]: script.scaled(2.0, rate=script.rate / 2) for name, script in SCRIPTS.items()}
+SCRIPTS.update({SLOWED[name]: script.scaled(2.0, rate=script.rate / 2) for name, script in SCRIPTS.items()})
