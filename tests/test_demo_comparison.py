@@ -236,13 +236,14 @@ def test_a_run_on_a_busy_machine_is_repeated_at_half_the_speed_and_the_repetitio
     console = told(day, [first, 0.01], monkeypatch)
     assert console.runs == [("full", False), ("full, slowed", True)]
     assert "This machine is too busy for that: once more, at half the speed." in console
-    assert "This machine was busy" not in console
+    assert "This machine stayed so busy" not in console
 
 
 def test_a_machine_that_stays_busy_gets_its_figures_with_a_note(
     day: dict[str, Pass], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     console = told(day, [None, 7.0], monkeypatch)
+    assert "This machine stayed so busy that the figures are about it, not about the callers." in console
     assert "naked up to 7.00 s, naive retries up to 7.00 s, guarded up to 7.00 s" in console
 
 

@@ -71,7 +71,9 @@ async def _run(name: str, console: Console) -> None:
     assert passes is not None
     console.print()
     console.print(report.table(passes, SCRIPTS[name]))
-    console.print(report.notes(passes, SCRIPTS[name]), style="dim")
+    console.print(report.notes(SCRIPTS[name]), style="dim")
+    if reservation := report.reservation(passes, SCRIPTS[name]):
+        console.print(reservation, style="bold yellow")
 
 
 async def side_by_side(name: str, console: Console, *, insist: bool) -> dict[str, Measures] | None:
