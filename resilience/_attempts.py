@@ -312,8 +312,15 @@ def checked_test(on: Any) -> tuple[Callable[[Run, Exception | None, object], boo
         return (lambda _run, error, _result: isinstance(error, kinds)), False
     if not callable(on):
         raise TypeError(f"on must be exception types, a predicate or a tenacity retry_base, not {_arguments.shown(on)}")
-    refuse_async("on", on)
+    _arguments.plain("on", on, takes=1)
     return (lambda _run, error, _result: bool(on(error))), False
+
+
+def checked_strategy(name: str, value: Any) -> Any:
+    """`value` as the strategy for `Retry(wait=…)` or `Retry(stop=…)`."""
+    _arguments.strategy(name, value)
+    refuse_async(name, value)
+    return value
 
 
 def refuse_async(name: str, value: Any) -> None:

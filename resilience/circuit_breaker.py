@@ -26,7 +26,7 @@ from typing import Any, cast
 
 from . import _arguments
 from ._circuit import CLOSED, UNCOUNTED, BreakerStatistics, Circuit, State, Timed
-from ._layer import AnyFunction, StepFactory, Stream, drive, stepped
+from ._layer import AnyFunction, StepFactory, Stream, drive, refuse_bare, stepped
 from ._machine import ABANDONED, FAILURE, SUCCESS, Verdict
 from ._policy import Guard, Policy
 from ._wait import Meter, meter, running_meter
@@ -84,6 +84,7 @@ class CircuitBreaker(Policy):
         rng: random.Random | None = None,
         listeners: Iterable[Listener] = (),
     ) -> None:
+        refuse_bare(CircuitBreaker, name)
         super().__init__(name, clock, listeners)
         self._machine = Circuit(
             window=window,
@@ -206,7 +207,7 @@ class CircuitBreaker(Policy):
         if "ignore" in changes:
             self._ignore = _test("ignore", changes["ignore"])
         if "failure_if" in changes:
-            self._failure_if = _arguments.function("failure_if", changes["failure_if"])
+            self._failure_if = _arguments.function("failure_if", changes["failure_if"], takes=1)
             self._judges_results = self._failure_if is not None
         if "slow_call_duration" in changes:
             self._slow_after = _arguments.optional_seconds("slow_call_duration", changes["slow_call_duration"])
@@ -359,4 +360,4 @@ def _test(name: str, value: Any) -> Callable[[Exception], bool]:
         return lambda error: isinstance(error, kinds)
     if not callable(value):
         raise TypeError(f"{name} must be exception types or a predicate, not {_arguments.shown(value)}")
-    return cast("Callable[[Exception], bool]", _arguments.plain(name, value))
+    return cast("Callable[[Exception], bool]", _arguments.plain(name, value, takes=1))

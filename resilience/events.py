@@ -231,3 +231,7 @@ def log_events(logger: Any = None) -> Listener:
         getattr(target, level)(name, **facts)
 
     return write
+
+
+# Forgetting its parentheses would make a listener that makes listeners, and logs nothing for ever.
+log_events.makes_a_listener = True  # type: ignore[attr-defined]  # pyright: ignore[reportFunctionMemberAccess]

@@ -21,7 +21,7 @@ from typing import Any, Self
 
 from . import _arguments
 from ._directory import Directory, Entry
-from ._layer import PLAIN, AnyFunction, Layer, Stream, continued, drive, finished
+from ._layer import PLAIN, AnyFunction, Layer, Stream, continued, drive, finished, refuse_bare
 from ._machine import SUCCESS
 from ._policy import Guard, Policy
 from .clock import Clock
@@ -59,12 +59,15 @@ class Keyed(Policy):
         clock: Clock | None = None,
         listeners: Iterable[Listener] = (),
     ) -> None:
+        refuse_bare(Keyed, factory, functions=True)
         super().__init__(name, clock, listeners)
+        if isinstance(factory, Layer):
+            raise TypeError(f"factory must make a layer for each key: write lambda key: …, not the one {factory!r}")
         if not callable(factory):
             raise TypeError(
                 f"factory must be a callable that makes the layer of a key, not {_arguments.shown(factory)}"
             )
-        self._factory = _arguments.plain("factory", factory)
+        self._factory = _arguments.plain("factory", factory, takes=1)
         self._machine = Directory()
         self._max_keys = _arguments.count("max_keys", max_keys)
         self._idle_ttl = _arguments.seconds("idle_ttl", idle_ttl)

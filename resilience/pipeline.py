@@ -25,7 +25,7 @@ import tenacity
 from tenacity import wait as waits
 
 from . import _arguments
-from ._layer import AnyFunction, Layer, Stream, drive
+from ._layer import AnyFunction, Layer, Stream, drive, refuse_bare
 from .bulkhead import Bulkhead
 from .circuit_breaker import CircuitBreaker
 from .correlation import correlated
@@ -62,6 +62,7 @@ class Pipeline(Layer):
     """Layers as one layer, outermost first. Warns with `PipelineWarning` about orders that make no sense."""
 
     def __init__(self, *layers: Layer, name: str | None = None) -> None:
+        refuse_bare(Pipeline, layers[0] if layers else None)
         self.name = _arguments.text("name", name)
         for layer in layers:
             if not isinstance(layer, Layer):

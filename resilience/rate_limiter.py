@@ -21,6 +21,7 @@ from typing import Any, cast
 
 from . import _arguments, deadline
 from ._buckets import OVERFLOW, Buckets, Charge, Decision, Reservation
+from ._layer import refuse_bare
 from ._limits import Algorithm, All, Gcra, Rate, SlidingLog, SlidingWindow, ahead, whole_calls
 from ._machine import ABANDONED, FAILURE, SUCCESS, Verdict
 from ._policy import Policy
@@ -87,6 +88,7 @@ class RateLimiter(Policy):
         clock: Clock | None = None,
         listeners: Iterable[Listener] = (),
     ) -> None:
+        refuse_bare(RateLimiter, rate, functions=True)
         super().__init__(name, clock, listeners)
         if limiter is not None:
             if not isinstance(limiter, SlidingWindow):
@@ -107,7 +109,7 @@ class RateLimiter(Policy):
             others.append(Gcra(further))
         self._machine = Buckets(
             All((first, *others)) if others else first,
-            _arguments.plain("rate", rate) if callable(rate) else None,
+            _arguments.plain("rate", rate, takes=1) if callable(rate) else None,
             _arguments.count("max_keys", max_keys),
         )
         self._configure(max_wait=max_wait, key=key, cost=cost, charge_if=charge_if)
@@ -224,7 +226,9 @@ class RateLimiter(Policy):
             kept.period if period is None else period,
             kept.burst if burst is None else burst,
         )
-        machine.change(Gcra(new), _arguments.plain("rate", rate) if callable(rate) else tier, self._clock.now())
+        machine.change(
+            Gcra(new), _arguments.plain("rate", rate, takes=1) if callable(rate) else tier, self._clock.now()
+        )
 
     def statistics(self) -> RateLimiterStatistics:
         """A consistent snapshot."""
@@ -261,7 +265,7 @@ class RateLimiter(Policy):
             if self._key is None and self._machine.tier is not None:
                 raise ValueError("rate as a callable takes the key: give key= too")
         if "charge_if" in changes:
-            self._charge_if = _arguments.function("charge_if", changes["charge_if"])
+            self._charge_if = _arguments.function("charge_if", changes["charge_if"], takes=1)
             self._judges_results = self._charge_if is not None
         if "cost" in changes:
             cost = changes["cost"]

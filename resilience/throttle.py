@@ -20,7 +20,7 @@ from typing import Any, cast
 import aiolimiter
 
 from . import _arguments, deadline
-from ._layer import AnyFunction, name_of
+from ._layer import AnyFunction, name_of, refuse_bare
 from ._machine import SUCCESS, Machine, Verdict
 from ._policy import Policy
 from ._wait import Wait
@@ -98,6 +98,7 @@ class Throttle(Policy):
         clock: Clock | None = None,
         listeners: Iterable[Listener] = (),
     ) -> None:
+        refuse_bare(Throttle, limiter)
         super().__init__(name, clock, listeners)
         if not isinstance(limiter, aiolimiter.AsyncLimiter):
             raise TypeError(f"limiter must be an aiolimiter.AsyncLimiter, not {_arguments.shown(limiter)}")

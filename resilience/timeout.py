@@ -27,7 +27,18 @@ from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from . import _arguments
-from ._layer import PLAIN, AnyFunction, Stream, continued, drive, finished, require_asyncio, restore, stepped
+from ._layer import (
+    PLAIN,
+    AnyFunction,
+    Stream,
+    continued,
+    drive,
+    finished,
+    refuse_bare,
+    require_asyncio,
+    restore,
+    stepped,
+)
 from ._policy import Guard, Policy
 from ._timers import PER_SECOND, Slot, Timers, current_task, grain_of, timers_of
 from ._worker import Tally, Worker
@@ -74,6 +85,7 @@ class Timeout(Policy):
         clock: Clock | None = None,
         listeners: Iterable[Listener] = (),
     ) -> None:
+        refuse_bare(Timeout, seconds, functions=True)
         super().__init__(name, clock, listeners)
         self._machine = Tally()
         self._max_abandoned = _arguments.count("max_abandoned", max_abandoned)

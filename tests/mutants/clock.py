@@ -98,8 +98,8 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "an asynchronous object is a listener",
         ARGUMENTS,
-        ' or inspect.iscoroutinefunction(getattr(type(value), "__call__", None))',
-        "",
+        "any(map(inspect.iscoroutinefunction, _code_of(value)))",
+        "inspect.iscoroutinefunction(value)",
         CHECKS,
     ),
     Mutant("text is a collection of listeners", ARGUMENTS, " or isinstance(value, (str, bytes))", "", CHECKS),

@@ -1,0 +1,294 @@
+"""Mistakes that would leave a function unguarded without a word: each is an error where it is made."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import aiolimiter
+import pytest
+import tenacity
+
+from resilience import (
+    Bulkhead,
+    CircuitBreaker,
+    Keyed,
+    Pipeline,
+    RateLimiter,
+    Retry,
+    Throttle,
+    Timeout,
+    log_events,
+    subscribe,
+)
+from resilience import _arguments as arguments
+
+# --- a layer above a function, without parentheses -------------------------------------------------------------------
+
+AnyDecorator = Callable[[Callable[..., Any]], Any]
+BARE: list[Any] = [Bulkhead, CircuitBreaker, Pipeline, RateLimiter, Retry, Throttle, Timeout]
+bare = pytest.mark.parametrize("layer", BARE, ids=[layer.__name__ for layer in BARE])
+
+
+def refused(layer: Any) -> Any:
+    """The error says which layer it is, and what to write."""
+    return pytest.raises(TypeError, match=rf"{layer.__name__} takes its settings, .* use @{layer.__name__}\(…\)$")
+
+
+@bare
+def test_a_layer_without_parentheses_above_a_plain_function_is_refused(layer: AnyDecorator) -> None:
+    """`@Timeout` took the function for a computed limit; calling it with a callable guarded that, and said nothing."""
+    with refused(layer):
+
+        @layer
+        def fetch(callback: Callable[[], object]) -> None:
+            raise AssertionError("never called")
+
+
+@bare
+def test_a_layer_without_parentheses_above_an_async_function_is_refused(layer: AnyDecorator) -> None:
+    with refused(layer):
+
+        @layer
+        async def fetch() -> None:
+            raise AssertionError("never called")
+
+
+@bare
+def test_a_layer_without_parentheses_above_a_generator_function_is_refused(layer: AnyDecorator) -> None:
+    with refused(layer):
+
+        @layer
+        def fetch() -> Iterator[None]:
+            yield
+
+
+@bare
+def test_a_layer_without_parentheses_above_a_method_is_refused(layer: AnyDecorator) -> None:
+    with refused(layer):
+
+        class Service:  # pyright: ignore[reportUnusedClass]
+            @layer
+            def __fetch(self) -> None:
+                raise AssertionError("never called")
+
+    kinds: list[Any] = [staticmethod, classmethod]
+    for kind in kinds:
+        with refused(layer):
+
+            class Other:  # pyright: ignore[reportUnusedClass]
+                @layer
+                @kind  # type: ignore[untyped-decorator]
+                def fetch(self) -> None:
+                    raise AssertionError("never called")
+
+
+@bare
+def test_a_layer_without_parentheses_above_another_decorator_is_refused(layer: AnyDecorator) -> None:
+    with refused(layer):
+
+        @layer
+        @functools.lru_cache
+        def fetch() -> None:
+            raise AssertionError("never called")
+
+
+@bare
+def test_a_layer_without_parentheses_is_refused_at_the_top_of_a_module_too(layer: AnyDecorator) -> None:
+    source = "@layer\ndef fetch(x): pass"
+    with refused(layer):
+        exec(source, {"layer": layer, "fetch": "what the name meant before"})
+
+
+def test_keyed_without_parentheses_misses_its_key() -> None:
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'key'"):
+
+        @Keyed  # type: ignore[call-arg, arg-type]  # pyright: ignore[reportCallIssue]
+        def fetch(x: int) -> None:
+            raise AssertionError("never called")
+
+
+def half(x: int) -> float:
+    return x / 2
+
+
+def test_a_function_with_a_name_is_a_setting() -> None:
+    def double(x: int) -> float:
+        return x * 2.0
+
+    def predicate(error: Exception) -> bool:
+        return True
+
+    class Settings:
+        def _limit(self) -> float:
+            return 5.0
+
+        def __private(self) -> float:
+            return 5.0
+
+        made = Timeout(_limit), Timeout(__private)
+
+    @functools.lru_cache
+    def cached(x: int) -> float:
+        return x * 2.0
+
+    def factory() -> Callable[[int], float]:
+        def made(x: int) -> float:
+            return float(x)
+
+        return made
+
+    unnamed = [factory()]
+    renamed = functools.lru_cache(double)
+    for seconds in (double, half, cached, renamed, unnamed[0], functools.partial(double, 3), Settings()._limit):
+        assert Timeout(seconds).seconds is None
+    assert Timeout(lambda x: 3.0)(half)(4) == 2.0
+    assert Retry(predicate)(half)(4) == 2.0
+    assert Retry(lambda error: False)(half)(4) == 2.0
+    assert RateLimiter(double, key=int).peek(2).limit == 4
+    assert Keyed(lambda key: Bulkhead(1), key=str)(half)(4) == 2.0
+
+
+def test_what_a_layer_cannot_guard_may_be_the_argument_of_a_function_it_took_for_a_setting() -> None:
+    for layer in (Timeout(half), Retry(len), Bulkhead(1)):  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        with pytest.raises(TypeError, match=r"cannot guard 3: it is not callable \(.*@Timeout\(…\), not @Timeout\)$"):
+            layer(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+# --- listeners -------------------------------------------------------------------------------------------------------
+
+
+def test_log_events_without_parentheses_is_refused_because_it_would_log_nothing_for_ever() -> None:
+    for use in (subscribe, lambda listener: Bulkhead(1, listeners=[listener])):
+        with pytest.raises(TypeError, match=r"one event: write log_events\(\), with parentheses$"):
+            use(log_events)
+
+
+def test_the_class_of_a_listener_is_refused() -> None:
+    class Recorder:
+        def __call__(self, event: object) -> None:
+            raise AssertionError("never called")
+
+    with pytest.raises(TypeError, match=r"write .*Recorder\(\), with parentheses$"):
+        subscribe(Recorder)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    subscribe(Recorder()).cancel()
+
+
+def test_a_listener_that_takes_no_event_is_refused() -> None:
+    def nothing() -> None:
+        raise AssertionError("never called")
+
+    with pytest.raises(TypeError, match=r"^a listener must take one argument, which <function test_a_listener"):
+        subscribe(nothing)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    subscribe(print).cancel()
+    subscribe([].append).cancel()
+
+
+# --- functions that cannot answer ------------------------------------------------------------------------------------
+
+
+def nobody() -> bool:
+    return True
+
+
+def two(first: object, second: object) -> bool:
+    return True
+
+
+def yields(_: object) -> Iterator[bool]:
+    yield False
+
+
+class Yields:
+    def __call__(self, _: object) -> Iterator[bool]:
+        yield False
+
+
+SETTINGS: list[tuple[str, Callable[[Any], object]]] = [
+    ("failure_on", lambda fn: CircuitBreaker(failure_on=fn)),
+    ("ignore", lambda fn: CircuitBreaker(ignore=fn)),
+    ("failure_if", lambda fn: CircuitBreaker(failure_if=fn)),
+    ("on", Retry),
+    ("retry_if", lambda fn: Retry(OSError, retry_if=fn)),
+    ("retry_after", lambda fn: Retry(OSError, retry_after=fn)),
+    ("wait", lambda fn: Retry(OSError, wait=fn)),
+    ("stop", lambda fn: Retry(OSError, stop=fn)),
+    ("rate", lambda fn: RateLimiter(fn, key=str)),
+    ("charge_if", lambda fn: RateLimiter(1, charge_if=fn)),
+    ("factory", lambda fn: Keyed(fn, key=str)),
+    ("a listener", lambda fn: Bulkhead(1, listeners=[fn])),
+]
+every_setting = pytest.mark.parametrize("name,use", SETTINGS, ids=[name for name, _ in SETTINGS])
+
+
+@every_setting
+def test_a_function_of_the_wrong_number_of_arguments_is_refused(name: str, use: Callable[[Any], object]) -> None:
+    for wrong in (nobody, two, lambda: True, functools.partial(two, 1, 2)):
+        with pytest.raises(TypeError, match=rf"^{name} must take one argument, which <?.* does not$"):
+            use(wrong)
+    use(lambda one, *more, **named: True)
+    use(lambda one, two=2: True)
+    use(functools.partial(two, 1))
+
+
+@every_setting
+def test_a_generator_function_is_refused_where_an_answer_is_needed(name: str, use: Callable[[Any], object]) -> None:
+    """What it returns is true whatever it would have yielded."""
+    for wrong in (yields, Yields()):
+        with pytest.raises(TypeError, match=rf"^{name} must be a plain function, not the generator function"):
+            use(wrong)
+
+
+@pytest.mark.parametrize(
+    "name,use",
+    [
+        *(setting for setting in SETTINGS if setting[0] != "factory"),
+        ("seconds", Timeout),
+        ("key", lambda fn: RateLimiter(1, key=fn)),
+        ("key", lambda fn: Keyed(lambda key: Bulkhead(1), key=fn)),
+        ("cost", lambda fn: RateLimiter(1, cost=fn)),
+        ("cost", lambda fn: Throttle(aiolimiter.AsyncLimiter(1), cost=fn)),
+        ("before_retry", lambda fn: Retry(OSError, before_retry=fn)),
+    ],
+)
+def test_a_layer_is_refused_where_a_function_answers(name: str, use: Callable[[Any], object]) -> None:
+    """`Retry(Timeout(3))` reads like composition, and would retry everything: a guarded function is true."""
+    with pytest.raises(TypeError, match=rf"^{name} must be a plain function, not the layer <Timeout"):
+        use(Timeout(3))
+
+
+def test_built_in_functions_that_do_not_tell_their_arguments_are_taken_as_they_are() -> None:
+    assert arguments.accepts(dict, 5) is None
+    assert CircuitBreaker(failure_if=bool).call(lambda: 0) == 0
+
+
+@pytest.mark.parametrize("kind", [tenacity.wait_fixed, tenacity.wait_none, tenacity.stop_after_attempt, int])
+@pytest.mark.parametrize("setting", ["wait", "stop"])
+def test_the_class_of_a_strategy_is_refused(setting: str, kind: Any) -> None:
+    message = rf"^{setting} must be a tenacity strategy, not the class {kind.__name__}: write {kind.__name__}\(…\)$"
+    with pytest.raises(TypeError, match=message):
+        Retry(OSError).with_(**{setting: kind})
+
+
+def test_before_retry_takes_no_argument_or_one() -> None:
+    with pytest.raises(TypeError, match=r"^before_retry must take no argument or one RetryScheduled, unlike <function"):
+        Retry(OSError, before_retry=two)
+    with pytest.raises(TypeError, match=r"^before_retry must be a plain function, not the generator function"):
+        Retry(OSError, before_retry=yields)
+
+    async def two_later(first: object, second: object) -> None:
+        raise AssertionError("never called")
+
+    with pytest.raises(TypeError, match=r"^before_retry must take no argument or one RetryScheduled, unlike <function"):
+        Retry(OSError, before_retry=two_later)
+
+
+# --- layers that make layers -----------------------------------------------------------------------------------------
+
+
+def test_one_layer_is_no_factory_of_layers() -> None:
+    with pytest.raises(
+        TypeError, match=r"^factory must make a layer for each key: write lambda key: …, not the one <B"
+    ):
+        Keyed(Bulkhead(3), key=str)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
