@@ -316,6 +316,18 @@ def checked_test(on: Any) -> tuple[Callable[[Run, Exception | None, object], boo
     return (lambda _run, error, _result: bool(on(error))), False
 
 
+def refuse_futile(on: Any, *, rejections: bool, results: bool) -> None:
+    """Raise ValueError for exception types that are never retried, whatever `on` says."""
+    kinds = on if isinstance(on, tuple) else (on,)
+    if not (kinds or rejections or results):
+        raise ValueError("on must name an exception to retry, or give retry_if: with () nothing is ever retried")
+    named = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, CallRejectedError)]
+    if any(issubclass(kind, DeadlineExceededError) for kind in named):
+        raise ValueError("on must not name DeadlineExceededError: with no time left nothing is retried")
+    if named and not rejections:
+        raise ValueError(f"on names {named[0].__name__}, a rejection, which only retry_rejections=True retries")
+
+
 def checked_strategy(name: str, value: Any) -> Any:
     """`value` as the strategy for `Retry(wait=…)` or `Retry(stop=…)`."""
     _arguments.strategy(name, value)

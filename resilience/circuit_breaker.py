@@ -22,10 +22,11 @@ import random
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any
 
 from . import _arguments
 from ._circuit import CLOSED, UNCOUNTED, BreakerStatistics, Circuit, State, Timed
+from ._failures import ExceptionTest, exception_test, refuse_what_never_opens
 from ._layer import AnyFunction, StepFactory, Stream, drive, refuse_bare, stepped
 from ._machine import ABANDONED, FAILURE, SUCCESS, Verdict
 from ._policy import Guard, Policy
@@ -35,7 +36,6 @@ from .clock import Clock
 from .events import SUBSCRIBERS, CallFailed, CallRejected, CallSucceeded, Listener
 from .exceptions import CircuitOpenError
 
-ExceptionTest = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
 _DEFAULT_WINDOW = TimeWindow(30.0, buckets=10)
 _MODES = ("enabled", "shadow", "disabled")
 
@@ -103,6 +103,8 @@ class CircuitBreaker(Policy):
         self._configure(
             failure_on=failure_on, ignore=ignore, failure_if=failure_if, slow_call_duration=slow_call_duration
         )
+        if self._slow_after is None:
+            refuse_what_never_opens(self._machine, self._failures, ignore, self._failure_if)
         self.mode = self._first_mode = mode
 
     # -- admission and settlement --------------------------------------------------------------------------------------
@@ -203,9 +205,9 @@ class CircuitBreaker(Policy):
     def _configure(self, **changes: Any) -> None:
         if "failure_on" in changes:
             self._failures = changes["failure_on"]
-            self._failure_on = _test("failure_on", self._failures)
+            self._failure_on = exception_test("failure_on", self._failures)
         if "ignore" in changes:
-            self._ignore = _test("ignore", changes["ignore"])
+            self._ignore = exception_test("ignore", changes["ignore"])
         if "failure_if" in changes:
             self._failure_if = _arguments.function("failure_if", changes["failure_if"], takes=1)
             self._judges_results = self._failure_if is not None
@@ -351,13 +353,3 @@ def _asked(outcome: object) -> object:
         return getattr(outcome, "retry_after", None)
     except Exception:  # noqa: BLE001 - whatever it is, it is not the outcome
         return None
-
-
-def _test(name: str, value: Any) -> Callable[[Exception], bool]:
-    """A predicate from exception types, a tuple of them, or a predicate."""
-    if isinstance(value, (type, tuple)):
-        kinds = _arguments.exceptions(name, value)
-        return lambda error: isinstance(error, kinds)
-    if not callable(value):
-        raise TypeError(f"{name} must be exception types or a predicate, not {_arguments.shown(value)}")
-    return cast("Callable[[Exception], bool]", _arguments.plain(name, value, takes=1))

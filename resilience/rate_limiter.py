@@ -93,8 +93,8 @@ class RateLimiter(Policy):
         if limiter is not None:
             if not isinstance(limiter, SlidingWindow):
                 raise TypeError(f"limiter must be a SlidingWindow or None, not {_arguments.shown(limiter)}")
-            if rate is not None or burst is not None:
-                raise ValueError("limiter replaces rate and burst: give one or the other")
+            if rate is not None or burst is not None or period != 1.0:
+                raise ValueError("limiter replaces rate, period and burst: give one or the other")
             first: Algorithm = SlidingLog(limiter)
         elif callable(rate):
             first = Gcra(Rate(1.0, period, burst))
@@ -226,9 +226,9 @@ class RateLimiter(Policy):
             kept.period if period is None else period,
             kept.burst if burst is None else burst,
         )
-        machine.change(
-            Gcra(new), _arguments.plain("rate", rate, takes=1) if callable(rate) else tier, self._clock.now()
-        )
+        changed = Gcra(new)
+        self._refuse_cost(changed)
+        machine.change(changed, _arguments.plain("rate", rate, takes=1) if callable(rate) else tier, self._clock.now())
 
     def statistics(self) -> RateLimiterStatistics:
         """A consistent snapshot."""
@@ -271,6 +271,7 @@ class RateLimiter(Policy):
             cost = changes["cost"]
             self._fixed_cost = 0.0 if callable(cost) else _arguments.number("cost", cost)
             self._cost_of = _arguments.plain("cost", cost) if callable(cost) else None
+            self._refuse_cost(self._machine.first)
         if self._charge_if is not None and self._max_wait:
             raise ValueError(
                 "charge_if takes tokens after the call, so nothing is reserved before it: max_wait must be 0"
@@ -281,6 +282,18 @@ class RateLimiter(Policy):
         self._rejects_at_once = self._max_wait == 0.0 and 0.0 < self._constant_cost <= 1.0
         self._settles = self._charge_if is not None
         super()._configure(**changes)
+
+    def _refuse_cost(self, first: Algorithm) -> None:
+        """Raise ValueError if the fixed cost is above what may come at once by `first` and the limits beside it."""
+        algorithm = self._machine.algorithm
+        known = list(algorithm.limits[1:]) if isinstance(algorithm, All) else []
+        if self._machine.tier is None or (isinstance(first, Gcra) and first.rate.burst is not None):
+            known.append(first)  # otherwise its burst depends on the key
+        most = min((limit.capacity for limit in known), default=math.inf)
+        if self._fixed_cost > most:
+            raise ValueError(
+                f"cost must be at most the burst ({most:g}), or no call could ever pass: it is {self._fixed_cost:g}"
+            )
 
     def _longest_wait(self) -> float | None:
         """Seconds that a call can wait here; None if nothing but the deadline bounds it."""

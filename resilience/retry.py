@@ -26,7 +26,7 @@ import tenacity
 from tenacity.retry import retry_base
 
 from . import _arguments
-from ._attempts import Attempt, Attempts, Run, checked_strategy, checked_test, looks_ahead, numbered
+from ._attempts import Attempt, Attempts, Run, checked_strategy, checked_test, looks_ahead, numbered, refuse_futile
 from ._layer import (
     PLAIN,
     AnyFunction,
@@ -178,6 +178,7 @@ class Retry(Policy):
                     )  # it has no state, which the children of a fork would share
                 case _:  # name and listeners: below
                     pass
+        refuse_futile(self._on, rejections=self._retry_rejections, results=self._retry_if is not None)
         self._looks_ahead = self._stop if looks_ahead(self._stop) else None
         self._judges_results = self._retry_if is not None or self._inspects_results
         # A first attempt that succeeds costs nothing but the call, unless something has to know about it.

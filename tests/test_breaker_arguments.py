@@ -123,7 +123,7 @@ def test_the_smallest_and_largest_values_are_accepted() -> None:
         listeners=(),
         clock=ManualClock(),
     )
-    CircuitBreaker(failure_rate=math.ulp(0.0), jitter=0, failure_on=())
+    CircuitBreaker(failure_rate=math.ulp(0.0), jitter=0, failure_on=(), failure_if=bool)
 
 
 def test_durations_may_be_timedeltas(clock: ManualClock) -> None:

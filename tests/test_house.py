@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_window",),
     ("budget",),
     ("_circuit", "_limits", "_attempts", "_timers", "_worker", "_directory"),
-    ("_buckets",),
+    ("_buckets", "_failures"),
     ("circuit_breaker", "retry", "bulkhead", "rate_limiter", "throttle", "timeout"),
     ("keyed",),
     ("pipeline",),

@@ -12,11 +12,18 @@ import tenacity
 
 from resilience import (
     Bulkhead,
+    BulkheadFullError,
+    CallRejectedError,
     CircuitBreaker,
+    CircuitOpenError,
+    DeadlineExceededError,
     Keyed,
     Pipeline,
+    Rate,
     RateLimiter,
+    ResilienceError,
     Retry,
+    SlidingWindow,
     Throttle,
     Timeout,
     log_events,
@@ -292,3 +299,120 @@ def test_one_layer_is_no_factory_of_layers() -> None:
         TypeError, match=r"^factory must make a layer for each key: write lambda key: …, not the one <B"
     ):
         Keyed(Bulkhead(3), key=str)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+# --- settings under which a policy could never do anything -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"failure_rate": None},
+        {"failure_rate": None, "failure_if": bool},
+        {"failure_on": ()},
+        {"failure_on": (), "failure_threshold": 1},
+        {"ignore": Exception},
+        {"failure_on": (OSError, KeyError), "ignore": (OSError, LookupError)},
+        {"failure_on": FileNotFoundError, "ignore": OSError},
+    ],
+    ids=repr,
+)
+def test_a_breaker_that_could_never_open_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"circuit (could )?never open$"):
+        CircuitBreaker(**settings)
+    CircuitBreaker(**settings, slow_call_duration=1.0)
+
+
+def test_a_breaker_that_can_open_in_any_way_is_accepted() -> None:
+    CircuitBreaker(failure_rate=None, failure_threshold=1)
+    CircuitBreaker(failure_on=(), failure_if=bool)
+    CircuitBreaker(failure_on=(OSError, KeyError), ignore=LookupError)
+    CircuitBreaker(failure_on=OSError, ignore=FileNotFoundError)
+    CircuitBreaker(failure_on=OSError, ignore=lambda error: True)
+    CircuitBreaker(failure_on=lambda error: True, ignore=Exception)
+    CircuitBreaker().with_(failure_on=())
+
+
+def test_a_share_of_slow_calls_needs_to_know_what_is_slow() -> None:
+    with pytest.raises(ValueError, match=r"^slow_call_rate is the share of calls slower than slow_call_duration: give"):
+        CircuitBreaker(slow_call_rate=0.5)
+
+
+@pytest.mark.parametrize("kinds", [BulkheadFullError, CallRejectedError, (OSError, DeadlineExceededError)])
+def test_a_rejection_is_no_failure_and_cannot_be_named_as_one(kinds: Any) -> None:
+    with pytest.raises(
+        ValueError, match=r"^failure_on must not name \w+Error: a rejection says nothing and never counts$"
+    ):
+        CircuitBreaker(failure_on=kinds)
+    CircuitBreaker(ignore=kinds)
+    CircuitBreaker(failure_on=ResilienceError)
+
+
+def test_a_retry_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^on must name an exception to retry, or give retry_if: with \(\) nothing"):
+        Retry(())
+    with pytest.raises(ValueError, match="nothing is ever retried"):
+        Retry(OSError).with_(on=())
+    with pytest.raises(ValueError, match="nothing is ever retried"):
+        Retry((), retry_if=bool).with_(retry_if=None)
+    Retry((), retry_if=bool)
+    Retry((), retry_rejections=True)
+
+
+@pytest.mark.parametrize("kinds", [CallRejectedError, CircuitOpenError, (OSError, BulkheadFullError)])
+def test_a_rejection_can_be_named_for_retry_only_if_rejections_are_retried(kinds: Any) -> None:
+    with pytest.raises(ValueError, match=r"^on names \w+Error, a rejection, which only retry_rejections=True retries$"):
+        Retry(kinds)
+    with pytest.raises(ValueError, match="which only retry_rejections=True retries"):
+        Retry(kinds, retry_rejections=True).with_(retry_rejections=False)
+    Retry(ResilienceError)
+
+
+@pytest.mark.parametrize("rejections", [True, False])
+def test_what_has_no_time_left_is_never_retried_and_cannot_be_named(rejections: bool) -> None:
+    for kinds in (DeadlineExceededError, (OSError, DeadlineExceededError)):
+        with pytest.raises(ValueError, match=r"^on must not name DeadlineExceededError: with no time left nothing is"):
+            Retry(kinds, retry_rejections=rejections)
+    Retry(TimeoutError)
+
+
+@pytest.mark.parametrize(
+    "settings,most",
+    [
+        ({"rate": 10, "burst": 2}, "2"),
+        ({"rate": 2}, "2"),
+        ({"rate": 0.5, "cost": 1.5}, "1"),
+        ({"rate": 10, "also": [Rate(2, 3600.0)]}, "2"),
+        ({"limiter": SlidingWindow(2, 1.0)}, "2"),
+        ({"rate": lambda key: 10, "key": str, "burst": 2}, "2"),
+        ({"rate": lambda key: 10, "key": str, "also": [Rate(10, burst=2)]}, "2"),
+        ({"rate": 2, "charge_if": bool}, "2"),
+    ],
+)
+def test_a_constant_cost_above_the_burst_is_refused(settings: dict[str, Any], most: str) -> None:
+    """A computed one is rejected call by call."""
+    expected = (
+        rf"^cost must be at most the burst \({most}\), or no call could ever pass: it is {settings.get('cost', 3)}$"
+    )
+    with pytest.raises(ValueError, match=expected):
+        RateLimiter(**{"cost": 3, **settings})
+    with pytest.raises(ValueError, match=r"no call could ever pass: it is 3$"):
+        RateLimiter(**{**settings, "cost": lambda *_: 3}).with_(cost=3)
+    RateLimiter(**{**settings, "cost": int(most)})
+
+
+def test_a_constant_cost_may_be_anything_where_the_burst_depends_on_the_key() -> None:
+    limiter = RateLimiter(lambda key: 10.0, key=str, cost=3)
+    assert limiter(half)(3) == 1.5
+
+
+def test_a_burst_cannot_shrink_below_a_constant_cost() -> None:
+    limiter = RateLimiter(10, cost=3)
+    for smaller in ({"burst": 2}, {"rate": 2}):
+        with pytest.raises(
+            ValueError, match=r"^cost must be at most the burst \(2\), or no call could ever pass: it is 3"
+        ):
+            limiter.update(**smaller)
+    assert limiter.peek().limit == 10
+    limiter.update(burst=3)
+    assert limiter(half)(3) == 1.5

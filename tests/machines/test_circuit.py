@@ -38,7 +38,13 @@ options = st.fixed_dictionaries(
         "probe_lease": st.sampled_from([0.75, 2.0, 30.0]),
         "quota": st.sampled_from([(1, 1), (2, 1), (3, 2), (3, 3), (5, 2)]),
     }
-)
+).filter(lambda chosen: chosen["slow_call_duration"] or (chosen["slow_call_rate"] == 1.0 and can_open(chosen)))
+
+
+def can_open(chosen: dict[str, Any]) -> bool:
+    return chosen["failure_rate"] is not None or chosen["failure_threshold"] is not None
+
+
 verdicts = st.sampled_from([SUCCESS, FAILURE, FAILURE, ABANDONED])
 retry_afters = st.sampled_from([None, None, 0.0, 0.5, 5.0, 1e9, -1.0, math.nan, math.inf])
 
