@@ -192,7 +192,11 @@ class Run:
             retry._tell(RetryScheduled, attempt=self.number, wait=wait, error=error)
         if retry._informed:
             now = retry._clock.now()
-            self.report = (RetryScheduled(policy=retry.name, time=now, attempt=self.number, wait=wait, error=error),)
+            self.report = (
+                RetryScheduled(
+                    policy=retry.name, time=now, key=retry._belongs_to, attempt=self.number, wait=wait, error=error
+                ),
+            )
         self.number += 1
 
     def _note_of(self, error: Exception) -> str:

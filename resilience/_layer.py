@@ -72,6 +72,10 @@ class Layer(ABC):
         """Whether forgetting this layer and making it anew would change nothing."""
         return True
 
+    def _changed(self, change: Callable[[Layer], Layer]) -> Layer:
+        """`change(self)`, or what holds other layers with each of them changed so."""
+        return change(self)
+
     @abstractmethod
     def _wrap_sync(self, fn: AnyFunction) -> AnyFunction: ...
 

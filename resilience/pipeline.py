@@ -16,7 +16,7 @@ Orders that cannot mean what was written warn with a `PipelineWarning` when the 
 from __future__ import annotations
 
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -82,6 +82,11 @@ class Pipeline(Layer):
 
     def __repr__(self) -> str:
         return f"<Pipeline {self.name or 'unnamed'}: {' > '.join(repr(layer) for layer in self.layers) or 'empty'}>"
+
+    def _changed(self, change: Callable[[Layer], Layer]) -> Layer:
+        changed = object.__new__(type(self))  # the warnings were given when this one was made
+        vars(changed).update(vars(self), layers=tuple(layer._changed(change) for layer in self.layers))
+        return changed
 
     def _bind(self, fn: AnyFunction) -> AnyFunction:
         # Each layer dresses its wrapper as the function, so that the next one finds the same colour.

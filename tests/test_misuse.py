@@ -157,6 +157,26 @@ def test_a_function_with_a_name_is_a_setting() -> None:
     assert Keyed(lambda key: Bulkhead(1), key=str)(half)(4) == 2.0
 
 
+def test_a_function_made_by_others_or_known_to_the_whole_module_is_a_setting() -> None:
+    def seconds(x: int) -> float:
+        return x * 2.0
+
+    unnamed = [functools.wraps(seconds)(lambda x: seconds(x))]
+    known = vars(Settings)["limit"]
+    assert Timeout(unnamed[0]).seconds is None
+    assert Timeout(known).seconds is None
+    namespace: dict[str, Any] = {"Timeout": Timeout}
+    exec(
+        "def make():\n global seconds\n def seconds(x): return 3.0\n return Timeout(seconds)\nmade = make()", namespace
+    )
+    assert namespace["made"].seconds is None
+
+
+class Settings:
+    def limit(self) -> float:
+        return 5.0
+
+
 def test_what_a_layer_cannot_guard_may_be_the_argument_of_a_function_it_took_for_a_setting() -> None:
     for layer in (Timeout(half), Retry(len), Bulkhead(1)):  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         with pytest.raises(TypeError, match=r"cannot guard 3: it is not callable \(.*@Timeout\(…\), not @Timeout\)$"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from . import Mutant
 
 _ARGUMENTS, _LAYER = "resilience/_arguments.py", "resilience/_layer.py"
+_FAILURES, _BREAKER = "resilience/_failures.py", "resilience/circuit_breaker.py"
+_RUN, _LIMITER = "resilience/_attempts.py", "resilience/rate_limiter.py"
 _TESTS = ("tests/test_misuse.py",)
 
 
@@ -14,6 +16,10 @@ def _argument(name: str, old: str, new: str) -> Mutant:
 
 def _bare(name: str, old: str, new: str) -> Mutant:
     return Mutant(f"misuse: {name}", _LAYER, old, new, _TESTS)
+
+
+def _settings(name: str, file: str, old: str, new: str) -> Mutant:
+    return Mutant(f"misuse: {name}", file, old, new, _TESTS)
 
 
 MUTANTS: list[Mutant] = [
@@ -32,8 +38,8 @@ MUTANTS: list[Mutant] = [
     ),
     _argument(
         "the class of a strategy is one",
-        '    if isinstance(value, type):\n        raise TypeError(f"{name} must be a tenacity',
-        '    if False:\n        raise TypeError(f"{name} must be a tenacity',
+        '    if isinstance(value, type):\n        raise TypeError(\n            f"{name} must be a tenacity',
+        '    if False:\n        raise TypeError(\n            f"{name} must be a tenacity',
     ),
     _argument(
         "a strategy takes anything",
@@ -77,4 +83,42 @@ MUTANTS: list[Mutant] = [
         "        pass\n",
         _TESTS,
     ),
+    _settings("slow_call_rate needs nothing", _FAILURES, "if circuit.slow_call_rate != 1.0:", "if False:"),
+    _settings("a breaker without rules", _FAILURES, "circuit.failure_rate is None and", "False and"),
+    _settings("a breaker with a threshold has no rule", _FAILURES, " and circuit.failure_threshold == math.inf", ""),
+    _settings(
+        "a breaker that ignores all", _FAILURES, "    if failure_if is None and kinds is not None", "    if False"
+    ),
+    _settings("results are overlooked", _FAILURES, "    if failure_if is None and kinds", "    if kinds"),
+    _settings("a predicate is no failure", _FAILURES, "_kinds(ignored) or ()", "(Exception,)"),
+    _settings("rejections count as failures", _FAILURES, 'if rejections and name == "failure_on":', "if False:"),
+    _settings("rejections cannot be ignored", _FAILURES, 'rejections and name == "failure_on"', "rejections"),
+    _settings(
+        "slow calls are overlooked",
+        _BREAKER,
+        "        if self._slow_after is None:\n            refuse",
+        "        if True:\n            refuse",
+    ),
+    _settings("a retry of nothing", _RUN, "if not (kinds or rejections or results):", "if False:"),
+    _settings("results cannot be retried alone", _RUN, "(kinds or rejections or results)", "(kinds or rejections)"),
+    _settings("rejections cannot be retried alone", _RUN, "(kinds or rejections or results)", "(kinds or results)"),
+    _settings(
+        "a retry with no time left", _RUN, "if any(issubclass(kind, DeadlineExceededError) for", "if any(False for"
+    ),
+    _settings("a retry of rejections by name only", _RUN, "if named and not rejections:", "if False:"),
+    _settings("rejections cannot be named", _RUN, "if named and not rejections:", "if named:"),
+    _settings("a cost above the burst", _LIMITER, "if self._fixed_cost > most:", "if False:"),
+    _settings(
+        "a cost of the burst is refused", _LIMITER, "if self._fixed_cost > most:", "if self._fixed_cost >= most:"
+    ),
+    _settings("further limits are overlooked", _LIMITER, "known = list(algorithm.limits[1:]) if", "known = [] if"),
+    _settings("the burst of a tier is guessed", _LIMITER, "if self._machine.tier is None or (", "if True or ("),
+    _settings(
+        "the burst of all tiers is overlooked",
+        _LIMITER,
+        " or (isinstance(first, Gcra) and first.rate.burst is not None)",
+        "",
+    ),
+    _settings("the burst shrinks below the cost", _LIMITER, "        self._refuse_cost(changed)\n", ""),
+    Mutant("misuse: a period beside limiter=", _LIMITER, " or period != 1.0", "", ("tests/test_rate_limiter_keys.py",)),
 ]
