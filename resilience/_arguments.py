@@ -120,6 +120,14 @@ def accepts(fn: Callable[..., Any], count: int) -> bool | None:
     return True
 
 
+def hashable(name: str, key: object) -> None:
+    """Raise TypeError for a key that no table can hold."""
+    try:
+        hash(key)
+    except TypeError as error:
+        raise TypeError(f"{name} must return something hashable, not {shown(key)}") from error
+
+
 def strategy(name: str, value: Any) -> Any:
     """A tenacity strategy, or a function of its RetryCallState; not the class of one, which would make an object."""
     if isinstance(value, type):

@@ -22,10 +22,10 @@ import random
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, get_args
 
 from . import _arguments
-from ._circuit import CLOSED, UNCOUNTED, BreakerStatistics, Circuit, State, Timed
+from ._circuit import CLOSED, UNCOUNTED, BreakerStatistics, Circuit, Mode, State, Timed
 from ._failures import ExceptionTest, exception_test, refuse_what_never_opens
 from ._layer import AnyFunction, StepFactory, Stream, drive, refuse_bare, stepped
 from ._machine import ABANDONED, FAILURE, SUCCESS, Verdict
@@ -37,7 +37,6 @@ from .events import SUBSCRIBERS, CallFailed, CallRejected, CallSucceeded, Listen
 from .exceptions import CircuitOpenError
 
 _DEFAULT_WINDOW = TimeWindow(30.0, buckets=10)
-_MODES = ("enabled", "shadow", "disabled")
 
 
 class CircuitBreaker(Policy):
@@ -79,7 +78,7 @@ class CircuitBreaker(Policy):
         failure_on: ExceptionTest = Exception,
         ignore: ExceptionTest = (),
         failure_if: Callable[[Any], bool] | None = None,
-        mode: str = "enabled",
+        mode: Mode = "enabled",
         clock: Clock | None = None,
         rng: random.Random | None = None,
         listeners: Iterable[Listener] = (),
@@ -157,14 +156,14 @@ class CircuitBreaker(Policy):
         return self._machine.state
 
     @property
-    def mode(self) -> str:
+    def mode(self) -> Mode:
         """ "enabled", "shadow" or "disabled"."""
         return self._machine.mode
 
     @mode.setter
-    def mode(self, mode: str) -> None:
+    def mode(self, mode: Mode) -> None:
         given: Any = mode
-        if not isinstance(given, str) or given not in _MODES:
+        if not isinstance(given, str) or given not in get_args(Mode):
             raise ValueError(f'mode must be "enabled", "shadow" or "disabled", not {_arguments.shown(mode)}')
         with self._machine.lock:
             self._machine.set_mode_locked(mode)
@@ -231,7 +230,8 @@ class CircuitBreaker(Policy):
             self._tell(CallRejected, retry_after=retry_after, shadow=True)
             return UNCOUNTED
         if permit is None:
-            raise self._rejected(CircuitOpenError(self.name, retry_after))
+            reason = "the circuit is isolated until it is reset" if retry_after is None else None
+            raise self._rejected(CircuitOpenError(self.name, retry_after, reason=reason))
         return permit
 
     def _started(self, permit: int) -> Timed:

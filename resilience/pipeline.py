@@ -19,7 +19,7 @@ import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import tenacity
 from tenacity import wait as waits
@@ -75,6 +75,13 @@ class Pipeline(Layer):
         """The order and the worst case, as data."""
         flat = _flat(self.layers)
         return PipelineDescription(self.name, tuple(repr(layer) for layer in flat), _attempts(flat), _duration(flat))
+
+    def guard(self, /, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raise TypeError: not every layer can guard a block."""
+        raise TypeError(
+            "Pipeline has no guard(), because some layers need a function: decorate one, use pipeline.call(fn, …), or"
+            " enter the guard() of each policy in one `with`"
+        )
 
     @property
     def at_rest(self) -> bool:

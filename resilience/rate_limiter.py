@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any
 
 from . import _arguments, deadline
 from ._buckets import OVERFLOW, Buckets, Charge, Decision, Reservation
@@ -99,7 +99,7 @@ class RateLimiter(Policy):
         elif callable(rate):
             first = Gcra(Rate(1.0, period, burst))
         else:
-            first = Gcra(Rate(cast("float", rate), period, burst))  # None and the like are turned down there
+            first = Gcra(Rate(_arguments.number("rate", rate), period, burst))
         if not isinstance(also, Iterable):
             raise TypeError(f"also must be a collection of Rate objects, not {_arguments.shown(also)}")
         others: list[Algorithm] = []
@@ -125,7 +125,11 @@ class RateLimiter(Policy):
             # the lock, the state is the same object.
             now = self._clock.now()
             states = machine.table.states
-            tat = states.get(key)
+            try:
+                tat = states.get(key)
+            except TypeError:
+                _arguments.hashable("key", key)
+                raise
             plain = machine.plain
             if tat is not None and plain is not None:
                 after = (tat if tat > now else now) + self._constant_cost * plain.interval
@@ -222,12 +226,12 @@ class RateLimiter(Policy):
             raise TypeError("update() cannot turn one rate into a rate for each key, nor back: make a new limiter")
         kept = old.rate
         new = Rate(
-            kept.limit if rate is None or callable(rate) else rate,
+            kept.limit if rate is None or callable(rate) else _arguments.number("rate", rate),
             kept.period if period is None else period,
             kept.burst if burst is None else burst,
         )
         changed = Gcra(new)
-        self._refuse_cost(changed)
+        machine.refuse_cost(self._fixed_cost, changed)
         machine.change(changed, _arguments.plain("rate", rate, takes=1) if callable(rate) else tier, self._clock.now())
 
     def statistics(self) -> RateLimiterStatistics:
@@ -271,7 +275,7 @@ class RateLimiter(Policy):
             cost = changes["cost"]
             self._fixed_cost = 0.0 if callable(cost) else _arguments.number("cost", cost)
             self._cost_of = _arguments.plain("cost", cost) if callable(cost) else None
-            self._refuse_cost(self._machine.first)
+            self._machine.refuse_cost(self._fixed_cost, self._machine.first)
         if self._charge_if is not None and self._max_wait:
             raise ValueError(
                 "charge_if takes tokens after the call, so nothing is reserved before it: max_wait must be 0"
@@ -283,18 +287,6 @@ class RateLimiter(Policy):
         self._settles = self._charge_if is not None
         super()._configure(**changes)
 
-    def _refuse_cost(self, first: Algorithm) -> None:
-        """Raise ValueError if the fixed cost is above what may come at once by `first` and the limits beside it."""
-        algorithm = self._machine.algorithm
-        known = list(algorithm.limits[1:]) if isinstance(algorithm, All) else []
-        if self._machine.tier is None or (isinstance(first, Gcra) and first.rate.burst is not None):
-            known.append(first)  # otherwise its burst depends on the key
-        most = min((limit.capacity for limit in known), default=math.inf)
-        if self._fixed_cost > most:
-            raise ValueError(
-                f"cost must be at most the burst ({most:g}), or no call could ever pass: it is {self._fixed_cost:g}"
-            )
-
     def _longest_wait(self) -> float | None:
         """Seconds that a call can wait here; None if nothing but the deadline bounds it."""
         return None if self._max_wait == math.inf else self._max_wait
@@ -302,6 +294,7 @@ class RateLimiter(Policy):
     def _known(self, key: Hashable) -> Hashable:
         if (key is _ALL) != (self._key is None):
             raise TypeError("this limiter has no keys" if self._key is None else "this limiter is keyed: pass the key")
+        _arguments.hashable("key", key)
         return key
 
     def _rate_of(self, key: Hashable) -> Any:
@@ -310,6 +303,7 @@ class RateLimiter(Policy):
         return None if tier is None else tier(key)
 
     def _admit_slowly(self, key: Hashable, cost: float) -> Any:
+        _arguments.hashable("key", key)
         if self._charge_if is not None:
             return self._look(key, cost)
         taken = self._take(key, cost, self._max_wait, deadline.remaining() if self._max_wait else None)
@@ -329,7 +323,7 @@ class RateLimiter(Policy):
             decision = machine.decide_locked(key, cost, 0.0, None, now, algorithm)
         self._tell_overflow(decision, key)
         if not decision.admitted:
-            raise self._rejected(self._refusal(decision, algorithm), key)
+            raise self._rejected(self._refusal(decision, cost, algorithm), key)
         return Charge(decision.key, cost, rate)
 
     def _take(self, key: Hashable, cost: float, limit: float, left: float | None) -> Reservation | CallRejectedError:
@@ -346,7 +340,7 @@ class RateLimiter(Policy):
             if taken is not None:
                 taken.cancel()
             raise
-        return taken or self._refusal(decision, algorithm)
+        return taken or self._refusal(decision, cost, algorithm)
 
     def _tell_overflow(self, decision: Decision, key: Hashable) -> None:
         """Say so when keys begin to share the overflow bucket, once until there is room again."""
@@ -356,11 +350,13 @@ class RateLimiter(Policy):
         if machine.late or machine.outbox:
             machine.unlocked()
 
-    def _refusal(self, decision: Decision, algorithm: Algorithm) -> CallRejectedError:
+    def _refusal(self, decision: Decision, cost: float, algorithm: Algorithm) -> CallRejectedError:
         wait = None if decision.wait == math.inf else decision.wait
         if wait is not None and not decision.too_long:
             return DeadlineExceededError(self.name, wait)
-        return RateLimitExceededError(self.name, wait, algorithm.capacity, decision.remaining, decision.reset_after)
+        most = algorithm.capacity
+        reason = f"a cost of {cost:g} is above the burst ({most:g}) and never passes" if wait is None else None
+        return RateLimitExceededError(self.name, wait, most, decision.remaining, decision.reset_after, reason=reason)
 
     def _judge_exception(self, error: BaseException) -> Verdict:
         return FAILURE if self._charge_if is not None and self._charge_if(error) else ABANDONED

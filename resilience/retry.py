@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterat
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import tenacity
 from tenacity.retry import retry_base
@@ -125,6 +125,13 @@ class Retry(Policy):
             retry_rejections=retry_rejections,
             before_retry=before_retry,
             rng=rng,
+        )
+
+    def guard(self, /, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raise TypeError: a block cannot be run again by a context manager."""
+        raise TypeError(
+            "Retry has no guard(), because a block cannot be repeated: write `for attempt in retry:` (or `async for`)"
+            " with the work in `with attempt:`"
         )
 
     def statistics(self) -> RetryStatistics:

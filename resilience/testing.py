@@ -27,6 +27,7 @@ from .clock import Clock, Lockable, SystemClock, TimerHandle, turn
 from .events import Event, subscribe
 
 R = TypeVar("R")
+C = TypeVar("C", bound=Clock)
 E = TypeVar("E", bound=Event)
 
 _REAL_STEP = 0.001  # real seconds between two looks of a thread that waits for somebody else to move the clock
@@ -198,7 +199,7 @@ def run(main: Coroutine[Any, Any, R], clock: ManualClock | None = None) -> R:
 
 
 @contextmanager
-def use_clock(clock: Clock) -> Iterator[Clock]:
+def use_clock(clock: C) -> Iterator[C]:
     """Let `clock` give the time to every policy that uses the system's clock, existing ones included."""
     if not isinstance(clock, Clock):
         raise TypeError(f"use_clock takes a Clock, not {_arguments.shown(clock)}")

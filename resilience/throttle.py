@@ -114,7 +114,8 @@ class Throttle(Policy):
         limiter, queue = line.limiter, line.queue
         if cost > limiter.max_rate:
             line.rejected += 1
-            raise self._rejected(RateLimitExceededError(self.name, None, limiter.max_rate))
+            reason = f"a cost of {cost:g} is above the limiter's max_rate ({limiter.max_rate:g}) and never passes"
+            raise self._rejected(RateLimitExceededError(self.name, None, limiter.max_rate, reason=reason))
         if limiter.has_capacity(cost) and not queue.waiting:
             self._acquire_now(cost)
             return _PERMIT

@@ -151,5 +151,5 @@ def test_a_variant_checks_its_settings_too() -> None:
 def test_a_mode_that_does_not_exist_is_refused_later_too() -> None:
     breaker = CircuitBreaker()
     with pytest.raises(ValueError, match='mode must be "enabled", "shadow" or "disabled", not \'off\''):
-        breaker.mode = "off"
+        breaker.mode = "off"  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
     assert breaker.mode == "enabled"

@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("events",),
     ("_ticket", "_lock"),
     ("_machine",),
-    ("_wait",),
+    ("_wait", "_notes"),
     ("_policy",),
     ("_window",),
     ("budget",),

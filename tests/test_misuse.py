@@ -161,7 +161,7 @@ def test_a_function_made_by_others_or_known_to_the_whole_module_is_a_setting() -
     def seconds(x: int) -> float:
         return x * 2.0
 
-    unnamed = [functools.wraps(seconds)(lambda x: seconds(x))]
+    unnamed = [functools.lru_cache(seconds)]
     known = vars(Settings)["limit"]
     assert Timeout(unnamed[0]).seconds is None
     assert Timeout(known).seconds is None
@@ -414,11 +414,15 @@ def test_a_constant_cost_above_the_burst_is_refused(settings: dict[str, Any], mo
     expected = (
         rf"^cost must be at most the burst \({most}\), or no call could ever pass: it is {settings.get('cost', 3)}$"
     )
+    refused: dict[str, Any]
+    computed: dict[str, Any]
+    accepted: dict[str, Any]
+    refused, computed, accepted = {"cost": 3, **settings}, {**settings, "cost": len}, {**settings, "cost": int(most)}
     with pytest.raises(ValueError, match=expected):
-        RateLimiter(**{"cost": 3, **settings})
+        RateLimiter(**refused)
     with pytest.raises(ValueError, match=r"no call could ever pass: it is 3$"):
-        RateLimiter(**{**settings, "cost": lambda *_: 3}).with_(cost=3)
-    RateLimiter(**{**settings, "cost": int(most)})
+        RateLimiter(**computed).with_(cost=3)
+    RateLimiter(**accepted)
 
 
 def test_a_constant_cost_may_be_anything_where_the_burst_depends_on_the_key() -> None:
@@ -428,6 +432,7 @@ def test_a_constant_cost_may_be_anything_where_the_burst_depends_on_the_key() ->
 
 def test_a_burst_cannot_shrink_below_a_constant_cost() -> None:
     limiter = RateLimiter(10, cost=3)
+    smaller: dict[str, Any]
     for smaller in ({"burst": 2}, {"rate": 2}):
         with pytest.raises(
             ValueError, match=r"^cost must be at most the burst \(2\), or no call could ever pass: it is 3"

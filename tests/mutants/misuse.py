@@ -7,6 +7,7 @@ from . import Mutant
 _ARGUMENTS, _LAYER = "resilience/_arguments.py", "resilience/_layer.py"
 _FAILURES, _BREAKER = "resilience/_failures.py", "resilience/circuit_breaker.py"
 _RUN, _LIMITER = "resilience/_attempts.py", "resilience/rate_limiter.py"
+_BUCKETS = "resilience/_buckets.py"
 _TESTS = ("tests/test_misuse.py",)
 
 
@@ -107,18 +108,18 @@ MUTANTS: list[Mutant] = [
     ),
     _settings("a retry of rejections by name only", _RUN, "if named and not rejections:", "if False:"),
     _settings("rejections cannot be named", _RUN, "if named and not rejections:", "if named:"),
-    _settings("a cost above the burst", _LIMITER, "if self._fixed_cost > most:", "if False:"),
-    _settings(
-        "a cost of the burst is refused", _LIMITER, "if self._fixed_cost > most:", "if self._fixed_cost >= most:"
-    ),
-    _settings("further limits are overlooked", _LIMITER, "known = list(algorithm.limits[1:]) if", "known = [] if"),
-    _settings("the burst of a tier is guessed", _LIMITER, "if self._machine.tier is None or (", "if True or ("),
+    _settings("a cost above the burst", _BUCKETS, "if cost > most:", "if False:"),
+    _settings("a cost of the burst is refused", _BUCKETS, "if cost > most:", "if cost >= most:"),
+    _settings("further limits are overlooked", _BUCKETS, "known = list(self.algorithm.limits[1:]) if", "known = [] if"),
+    _settings("the burst of a tier is guessed", _BUCKETS, "if self.tier is None or (", "if True or ("),
     _settings(
         "the burst of all tiers is overlooked",
-        _LIMITER,
+        _BUCKETS,
         " or (isinstance(first, Gcra) and first.rate.burst is not None)",
         "",
     ),
-    _settings("the burst shrinks below the cost", _LIMITER, "        self._refuse_cost(changed)\n", ""),
+    _settings(
+        "the burst shrinks below the cost", _LIMITER, "        machine.refuse_cost(self._fixed_cost, changed)\n", ""
+    ),
     Mutant("misuse: a period beside limiter=", _LIMITER, " or period != 1.0", "", ("tests/test_rate_limiter_keys.py",)),
 ]
