@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_policy",),
     ("_window",),
     ("budget",),
-    ("_circuit", "_limits", "_attempts", "_timers", "_worker", "_directory"),
+    ("_circuit", "_limits", "_attempts", "_timers", "_worker", "_directory", "_leaky_bucket"),
     ("_buckets", "_failures"),
     ("circuit_breaker", "retry", "bulkhead", "rate_limiter", "throttle", "timeout"),
     ("keyed",),
