@@ -148,6 +148,8 @@ class CircuitBreaker(Policy):
                 free.append(None)
             if permit == UNCOUNTED and not machine.late and not machine.outbox:
                 return
+        if type(verdict) is not Verdict:
+            raise TypeError(f"settle() takes a Verdict, not {_arguments.shown(verdict)}")
         self._record(permit, verdict, None, None)
 
     @property

@@ -100,7 +100,7 @@ class RateLimiter(Policy):
             first = Gcra(Rate(1.0, period, burst))
         else:
             first = Gcra(Rate(_arguments.number("rate", rate), period, burst))
-        if not isinstance(also, Iterable):
+        if not isinstance(also, Iterable) or isinstance(also, (str, bytes)):
             raise TypeError(f"also must be a collection of Rate objects, not {_arguments.shown(also)}")
         others: list[Algorithm] = []
         for further in also:

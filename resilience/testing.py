@@ -67,6 +67,8 @@ class ManualClock(Clock):
 
     def __init__(self, start: float = 0.0, *, auto: bool = True) -> None:
         self._now = _arguments.number("start", start, zero=True)
+        if not isinstance(auto, bool):
+            raise TypeError(f"auto must be True or False, not {_arguments.shown(auto)}")
         self._auto = auto
         self._lock = threading.RLock()
         self._timers: list[tuple[float, int, _Timer]] = []
@@ -267,6 +269,8 @@ class Script:
     """
 
     def __init__(self, entries: Iterable[Any]) -> None:
+        if not isinstance(entries, Iterable) or isinstance(entries, (str, bytes)):
+            raise TypeError(f"a Script takes a collection of entries, not {_arguments.shown(entries)}")
         self._entries = list(entries)
         if not self._entries:
             raise ValueError("a Script needs at least one entry")

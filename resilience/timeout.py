@@ -122,6 +122,10 @@ class Timeout(Policy):
     def _configure(self, **changes: Any) -> None:
         if "seconds" in changes:
             seconds = changes["seconds"]
+            if isinstance(seconds, type):
+                raise TypeError(
+                    f"seconds must be a duration or a function of the call, not the class {seconds.__name__}"
+                )
             self._computed = _arguments.plain("seconds", seconds) if callable(seconds) else None
             limit = None if callable(seconds) else _arguments.optional_seconds("seconds", seconds)
             self._seconds = None if limit is None else min(limit, _FOREVER)

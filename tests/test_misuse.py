@@ -26,10 +26,12 @@ from resilience import (
     SlidingWindow,
     Throttle,
     Timeout,
+    Verdict,
     log_events,
     subscribe,
 )
 from resilience import _arguments as arguments
+from resilience.testing import ManualClock, Script
 
 # --- a layer above a function, without parentheses -------------------------------------------------------------------
 
@@ -140,15 +142,8 @@ def test_a_function_with_a_name_is_a_setting() -> None:
     def cached(x: int) -> float:
         return x * 2.0
 
-    def factory() -> Callable[[int], float]:
-        def made(x: int) -> float:
-            return float(x)
-
-        return made
-
-    unnamed = [factory()]
     renamed = functools.lru_cache(double)
-    for seconds in (double, half, cached, renamed, unnamed[0], functools.partial(double, 3), Settings()._limit):
+    for seconds in (double, half, cached, renamed, functools.partial(double, 3), Settings()._limit):
         assert Timeout(seconds).seconds is None
     assert Timeout(lambda x: 3.0)(half)(4) == 2.0
     assert Retry(predicate)(half)(4) == 2.0
@@ -161,9 +156,15 @@ def test_a_function_made_by_others_or_known_to_the_whole_module_is_a_setting() -
     def seconds(x: int) -> float:
         return x * 2.0
 
-    unnamed = [functools.lru_cache(seconds)]
+    def factory() -> Callable[[int], float]:
+        def made(x: int) -> float:
+            return float(x)
+
+        return made
+
     known = vars(Settings)["limit"]
-    assert Timeout(unnamed[0]).seconds is None
+    assert Timeout(factory()).seconds is None
+    assert Timeout(functools.lru_cache(seconds)).seconds is None
     assert Timeout(known).seconds is None
     namespace: dict[str, Any] = {"Timeout": Timeout}
     exec(
@@ -383,8 +384,9 @@ def test_a_retry_of_nothing_is_refused() -> None:
 def test_a_rejection_can_be_named_for_retry_only_if_rejections_are_retried(kinds: Any) -> None:
     with pytest.raises(ValueError, match=r"^on names \w+Error, a rejection, which only retry_rejections=True retries$"):
         Retry(kinds)
+    retry = Retry(kinds, retry_rejections=True)
     with pytest.raises(ValueError, match="which only retry_rejections=True retries"):
-        Retry(kinds, retry_rejections=True).with_(retry_rejections=False)
+        retry.with_(retry_rejections=False)
     Retry(ResilienceError)
 
 
@@ -441,3 +443,38 @@ def test_a_burst_cannot_shrink_below_a_constant_cost() -> None:
     assert limiter.peek().limit == 10
     limiter.update(burst=3)
     assert limiter(half)(3) == 1.5
+
+
+# --- the rest of the public interface --------------------------------------------------------------------------------
+
+NOTHING_USEFUL: list[Any] = [float("nan"), float("inf"), -1, 0, 10**400, "x", "", b"x", object(), OSError(), OSError]
+
+
+@pytest.mark.parametrize("value", NOTHING_USEFUL, ids=arguments.shown)
+def test_what_means_nothing_is_refused_by_the_tools_for_tests_and_logs(value: Any) -> None:
+    with pytest.raises(TypeError, match=r"^auto must be True or False, not "):
+        ManualClock(auto=value)
+    with pytest.raises(TypeError, match=r"^a Script takes a collection of entries, not "):
+        Script(value)
+    with pytest.raises(TypeError, match=r"^logger must be a structlog logger, not "):
+        log_events(value)
+    with pytest.raises(TypeError, match=r"^also must be a collection of Rate objects, not "):
+        RateLimiter(1, also=value)
+
+
+@pytest.mark.parametrize("value", [*NOTHING_USEFUL, True, None, "success"], ids=arguments.shown)
+def test_what_is_no_verdict_does_not_count_as_success(value: Any) -> None:
+    breaker = CircuitBreaker(failure_threshold=2)
+    permit = breaker.admit()
+    breaker.settle(permit, Verdict.FAILURE)
+    with pytest.raises(TypeError, match=r"^settle\(\) takes a Verdict, not "):
+        breaker.settle(permit, value)
+    assert breaker.statistics().streak == 1
+
+
+def test_a_class_is_no_time_limit() -> None:
+    """`@Timeout` above a class would take it for a computed limit."""
+    with pytest.raises(
+        TypeError, match=r"^seconds must be a duration or a function of the call, not the class Settings$"
+    ):
+        Timeout(Settings)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
