@@ -1,7 +1,7 @@
 """What aiolimiter does not tell: the level of a bucket and the loop that owns it. The one place that looks inside.
 
 `AsyncLimiter` has no public way to ask how full it is, whose it is, or to be freed of a loop that exists no more. What
-is used here is the same in 1.2 and 1.3; a test fails by name as soon as a new version has it no more.
+is used here is the same from 1.2.1 to 1.3; a test fails by name as soon as a new version has it no more.
 """
 
 from __future__ import annotations
