@@ -10,9 +10,7 @@ import contextlib
 import functools
 import math
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import Token
+from collections.abc import Callable
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
@@ -22,9 +20,9 @@ from tenacity.retry import retry_base
 from tenacity.wait import wait_exponential, wait_random_exponential
 
 from . import _arguments, deadline
-from ._layer import AnyFunction, restore
+from ._layer import AnyFunction
 from ._notes import MOST_NOTES, NOTE, annotate
-from .correlation import attempt as attempt_variable
+from .correlation import numbered
 from .events import SUBSCRIBERS, RetryScheduled, RetryStopped
 from .exceptions import CallRejectedError, DeadlineExceededError
 
@@ -36,6 +34,12 @@ _BLIND_TO_RESULTS = {
     tenacity.retry_if_not_exception_type,
     tenacity.retry_if_exception_cause_type,
     tenacity.retry_if_exception_message,
+}
+# The strategies of tenacity that look at nothing but attempts and times.
+BLIND_TO_ARGUMENTS = {
+    *(type(None), tenacity.stop_after_attempt, tenacity.stop_after_delay, tenacity.stop_before_delay),
+    *(tenacity.wait_none, tenacity.wait_fixed, tenacity.wait_incrementing, tenacity.wait_random),
+    *(tenacity.wait_exponential, tenacity.wait_exponential_jitter, tenacity.wait_random_exponential),
 }
 
 
@@ -221,7 +225,7 @@ class Run:
 class Attempt:
     """One attempt of a `for` loop over a Retry; do the work inside `with attempt:`."""
 
-    __slots__ = ("_entered", "_result", "_run", "_token", "_wait", "number")
+    __slots__ = ("_entered", "_numbered", "_result", "_run", "_wait", "number")
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -241,13 +245,14 @@ class Attempt:
         retry = self._run.retry
         if self.number == 1 and retry._budget is not None:
             retry._budget.deposit()
-        self._token: Token[int] = attempt_variable.set(self.number)
+        self._numbered = numbered(self.number)
+        self._numbered.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        restore(attempt_variable, self._token)
+        self._numbered.__exit__()
         if isinstance(error, Exception):
             self._wait = self._run.failed(error)
         elif error is None and self._result is not None and self._run.retry._judges_results:
@@ -296,16 +301,6 @@ class Attempts:
             await self._run.retry._aprepare(self._run, wait)
         self._attempt = Attempt(self._run)
         return self._attempt
-
-
-@contextmanager
-def numbered(number: int) -> Iterator[None]:
-    """Let `attempt_number()` be `number` inside the block."""
-    token = attempt_variable.set(number)
-    try:
-        yield
-    finally:
-        restore(attempt_variable, token)
 
 
 def _nothing() -> None:

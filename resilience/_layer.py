@@ -27,6 +27,7 @@ from types import CoroutineType
 from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 
 from ._arguments import shown
+from ._fit import fitted
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -53,7 +54,8 @@ class Layer(ABC):
 
     def __call__(self, fn: Callable[P, R], /) -> Callable[P, R]:
         """Guard `fn`. Raises TypeError at once if `fn` is something this layer cannot guard."""
-        return cast("Callable[P, R]", _dressed(self._bind(fn), fn))
+        wrapper = self._bind(fn)
+        return cast("Callable[P, R]", _dressed(fitted(wrapper, fn) if self._indifferent else wrapper, fn))
 
     def call(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call `fn(*args, **kwargs)` once under this layer; await the result if `fn` is asynchronous."""
@@ -66,6 +68,11 @@ class Layer(ABC):
         if kind == "sync":
             return self._wrap_sync(fn)
         return self._wrap_generator(fn) if kind == "generator" else self._wrap_async_generator(fn)
+
+    @property
+    def _indifferent(self) -> bool:
+        """Whether the function is all that looks at a call's arguments: its wrapper may then take them as it does."""
+        return False
 
     @property
     def at_rest(self) -> bool:

@@ -43,6 +43,12 @@ class Policy(Layer):
     _settles = True  # whether the end of a call matters at all
     _belongs_to: Hashable = None  # the key that a Keyed made this policy for
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "admit" in vars(cls) and "_indifferent" not in vars(cls):
+            # A subclass that decides by itself is shown the arguments.
+            setattr(cls, "_indifferent", Layer._indifferent)  # noqa: B010 - a property
+
     def __init__(self, name: str | None, clock: Clock | None, listeners: Iterable[Listener]) -> None:
         self.name = _arguments.text("name", name)
         self._clock = checked(clock)

@@ -25,6 +25,8 @@ from .clock import Clock
 from .events import SUBSCRIBERS, CallQueued, Listener
 from .exceptions import BulkheadFullError, CallRejectedError, DeadlineExceededError
 
+_refused = BulkheadFullError.__new__  # makes one without running any Python code
+
 
 @dataclass(frozen=True, slots=True)
 class BulkheadStatistics:
@@ -106,7 +108,7 @@ class Bulkhead(Policy):
             # Full, and nowhere to wait. The count is looked at again after `late`: in between, what was handed over
             # there may have been applied.
             machine.rejected += 1  # a statistic; a lost count under contention is cheaper than a lock
-            raise BulkheadFullError.__new__(BulkheadFullError, self.name)
+            raise _refused(BulkheadFullError, self.name)
         return self._admit_or_queue()
 
     def settle(self, permit: Any, verdict: Verdict = SUCCESS) -> None:
@@ -164,6 +166,10 @@ class Bulkhead(Policy):
         )
 
     # -- private transitions -------------------------------------------------------------------------------------------
+
+    @property
+    def _indifferent(self) -> bool:
+        return True
 
     def _configure(self, **changes: Any) -> None:
         if "max_wait" in changes:

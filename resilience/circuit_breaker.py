@@ -37,6 +37,7 @@ from .events import SUBSCRIBERS, CallFailed, CallRejected, CallSucceeded, Listen
 from .exceptions import CircuitOpenError
 
 _DEFAULT_WINDOW = TimeWindow(30.0, buckets=10)
+_refused = CircuitOpenError.__new__  # makes one without running any Python code
 
 
 class CircuitBreaker(Policy):
@@ -117,7 +118,7 @@ class CircuitBreaker(Policy):
             wait = machine.refuses_until - self._clock.now()
             if wait > 0.0 and not (SUBSCRIBERS or self._listeners):
                 machine.rejected += 1  # a statistic; a lost count under contention is cheaper than a lock
-                raise CircuitOpenError.__new__(CircuitOpenError, self.name, wait)
+                raise _refused(CircuitOpenError, self.name, wait)
             permit = self._admit_slowly()
         if self._timed or SUBSCRIBERS or self._listeners:
             return self._started(permit)
@@ -202,6 +203,10 @@ class CircuitBreaker(Policy):
         return f"<CircuitBreaker {self.name or 'unnamed'}: {self._machine.state.value}>"
 
     # -- private -------------------------------------------------------------------------------------------------------
+
+    @property
+    def _indifferent(self) -> bool:
+        return True
 
     def _configure(self, **changes: Any) -> None:
         if "failure_on" in changes:

@@ -21,7 +21,8 @@ from typing import Any
 
 from . import _arguments, deadline
 from ._buckets import OVERFLOW, Buckets, Charge, Decision, Reservation
-from ._layer import refuse_bare
+from ._layer import AnyFunction, refuse_bare
+from ._limited import limited, limited_async
 from ._limits import Algorithm, All, Gcra, Rate, SlidingLog, SlidingWindow, ahead, whole_calls
 from ._machine import ABANDONED, FAILURE, SUCCESS, Verdict
 from ._policy import Policy
@@ -154,9 +155,7 @@ class RateLimiter(Policy):
                     wait = after - plain.tolerance - now
                     if wait > 0.0:  # or rounding is all there is to wait for
                         machine.rejected += 1  # a statistic; a lost count under contention is cheaper than a lock
-                        raise RateLimitExceededError.__new__(
-                            RateLimitExceededError, self.name, wait, plain.burst, 0, tat - now
-                        )
+                        raise RateLimitExceededError(self.name, wait, plain.burst, 0, tat - now)
         cost = self._fixed_cost if self._cost_of is None else _checked_cost(self._cost_of(*args, **(kwargs or {})))
         return self._admit_slowly(key, cost)
 
@@ -286,6 +285,16 @@ class RateLimiter(Policy):
         self._rejects_at_once = self._max_wait == 0.0 and 0.0 < self._constant_cost <= 1.0
         self._settles = self._charge_if is not None
         super()._configure(**changes)
+
+    def _wrap_sync(self, fn: AnyFunction) -> AnyFunction:
+        return limited(self, fn) if self._indifferent and self._constant_cost else super()._wrap_sync(fn)
+
+    def _wrap_async(self, fn: AnyFunction) -> AnyFunction:
+        return limited_async(self, fn) if self._indifferent and self._constant_cost else super()._wrap_async(fn)
+
+    @property
+    def _indifferent(self) -> bool:
+        return self._key is None and self._cost_of is None
 
     def _longest_wait(self) -> float | None:
         """Seconds that a call can wait here; None if nothing but the deadline bounds it."""

@@ -26,7 +26,16 @@ import tenacity
 from tenacity.retry import retry_base
 
 from . import _arguments
-from ._attempts import Attempt, Attempts, Run, checked_strategy, checked_test, looks_ahead, numbered, refuse_futile
+from ._attempts import (
+    BLIND_TO_ARGUMENTS,
+    Attempt,
+    Attempts,
+    Run,
+    checked_strategy,
+    checked_test,
+    looks_ahead,
+    refuse_futile,
+)
 from ._layer import (
     PLAIN,
     AnyFunction,
@@ -37,7 +46,6 @@ from ._layer import (
     name_of,
     refuse_bare,
     require_asyncio,
-    restore,
     stepped,
 )
 from ._machine import Machine
@@ -45,7 +53,7 @@ from ._policy import Policy
 from ._wait import metered
 from .budget import RetryBudget, checked_budget
 from .clock import Clock
-from .correlation import attempt as attempt_variable
+from .correlation import FURTHER, attempt_number, numbered
 from .events import Listener
 
 On = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool] | retry_base
@@ -198,6 +206,11 @@ class Retry(Policy):
     _retry_after: Callable[[Any], float | None] | None
     _before_retry: Callable[..., Any] | None
 
+    @property
+    def _indifferent(self) -> bool:
+        # A strategy is shown the arguments in its RetryCallState, in the way the caller has given them.
+        return not isinstance(self._on, retry_base) and {type(self._wait), type(self._stop)} <= BLIND_TO_ARGUMENTS
+
     def _first(self, fn: AnyFunction, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
         """The start of a call that has to be known before its first attempt."""
         if self._budget is not None:
@@ -238,10 +251,9 @@ class Retry(Policy):
 
     def _wrap_sync(self, fn: AnyFunction) -> AnyFunction:
         self._check_before_retry(fn)
-        number = attempt_variable.get
 
         def plain(*args: Any, **kwargs: Any) -> Any:
-            if number() != 1:  # within a further attempt of another Retry: this one counts for itself
+            if FURTHER and attempt_number() != 1:  # of another Retry around: this one counts for itself
                 return self._repeat(Run(self, fn, args, kwargs), None)
             try:
                 result = fn(*args, **kwargs)
@@ -266,9 +278,9 @@ class Retry(Policy):
         while True:
             if wait is not None:
                 self._prepare(run, wait)
-            token = attempt_variable.set(run.number)
             try:
-                result = run.attempt()
+                with numbered(run.number):
+                    result = run.attempt()
             except Exception as error:
                 wait = run.failed(error)
                 if wait is None:
@@ -279,8 +291,6 @@ class Retry(Policy):
                 wait = run.returned(result) if self._judges_results else None
                 if wait is None:
                     return result
-            finally:
-                restore(attempt_variable, token)
 
     async def _rest(self, run: Run, first: Any) -> Any:
         """The asynchronous rest of a call whose plain callable returned `first`, something to await."""
@@ -300,10 +310,9 @@ class Retry(Policy):
         return await self._repeat_async(run, None)
 
     def _wrap_async(self, fn: AnyFunction) -> AnyFunction:
-        number = attempt_variable.get
 
         async def plain(*args: Any, **kwargs: Any) -> Any:
-            if number() != 1:  # within a further attempt of another Retry: this one counts for itself
+            if FURTHER and attempt_number() != 1:  # of another Retry around: this one counts for itself
                 return await self._repeat_async(Run(self, fn, args, kwargs), None)
             try:
                 return await fn(*args, **kwargs)
@@ -324,9 +333,9 @@ class Retry(Policy):
         while True:
             if wait is not None:
                 await self._aprepare(run, wait)
-            token = attempt_variable.set(run.number)
             try:
-                result = await run.attempt()
+                with numbered(run.number):
+                    result = await run.attempt()
             except Exception as error:
                 wait = run.failed(error)
                 if wait is None:
@@ -335,8 +344,6 @@ class Retry(Policy):
                 wait = run.returned(result) if self._judges_results else None
                 if wait is None:
                     return result
-            finally:
-                restore(attempt_variable, token)
 
     def _wrap_generator(self, fn: AnyFunction) -> AnyFunction:
         self._check_before_retry(fn)

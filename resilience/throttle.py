@@ -157,6 +157,10 @@ class Throttle(Policy):
             self._max_wait = _arguments.optional_seconds("max_wait", changes["max_wait"], zero=True)
         super()._configure(**changes)
 
+    @property
+    def _indifferent(self) -> bool:
+        return self._cost_of is None
+
     def _longest_wait(self) -> float | None:
         """Seconds that a call can wait here; None if nothing but the deadline bounds it."""
         return self._max_wait

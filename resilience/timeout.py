@@ -136,6 +136,10 @@ class Timeout(Policy):
             self._abandon = changes["abandon"]
         super()._configure(**changes)
 
+    @property
+    def _indifferent(self) -> bool:
+        return self._computed is None
+
     def _limit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float | None:
         """This call's own limit in seconds. A computed one may be 0 or less, which the caller of this turns down."""
         if self._computed is None:

@@ -17,7 +17,7 @@ ROOT = Path(resilience.__file__).parent
 # Lowest first. A module imports modules of the lines above its own, never one of the same line.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("exceptions",),
-    ("_arguments",),
+    ("_arguments", "_fit"),
     ("clock",),
     ("_layer",),
     ("deadline",),
@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_machine",),
     ("_wait", "_notes"),
     ("_policy",),
-    ("_window",),
+    ("_window", "_limited"),
     ("budget",),
     ("_circuit", "_limits", "_attempts", "_timers", "_worker", "_directory", "_leaky_bucket"),
     ("_buckets", "_failures"),

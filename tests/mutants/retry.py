@@ -13,6 +13,7 @@ _BASICS = ("tests/test_retry.py",)
 _STRATEGIES = ("tests/test_retry_strategies.py",)
 _HINTS = ("tests/test_retry_hints.py",)
 _COLOURS = ("tests/test_retry_colours.py",)
+_FIT = ("tests/test_fit.py",)
 _CYCLES = ("tests/test_no_cycles.py",)
 _ARGUMENTS = ("tests/test_retry_timeout_arguments.py",)
 _PAUSED = """\
@@ -20,7 +21,7 @@ _PAUSED = """\
                 metered(wait)
 """
 _NESTED = """\
-            if number() != 1:  # within a further attempt of another Retry: this one counts for itself
+            if FURTHER and attempt_number() != 1:  # of another Retry around: this one counts for itself
                 """
 
 
@@ -156,8 +157,14 @@ MUTANTS = [
         "return error is not None",
         _COLOURS,
     ),
-    _run("a block's number stays", "        restore(attempt_variable, self._token)\n", "", _COLOURS),
-    _run("a block's number is not set", "attempt_variable.set(self.number)", "attempt_variable.set(1)", _COLOURS),
+    _run("a block's number stays", "        self._numbered.__exit__()\n", "", _COLOURS),
+    _run("a block's number is not set", "numbered(self.number)", "numbered(1)", _COLOURS),
+    _run(
+        "a strategy of somebody else is taken for a known one",
+        "    *(type(None), tenacity.stop_after_attempt,",
+        "    *(type(None), type(lambda: None), tenacity.stop_after_attempt,",
+        _FIT,
+    ),
     _run(
         "a block's result is not judged",
         "elif error is None and self._result is not None and",
@@ -175,6 +182,7 @@ MUTANTS = [
     _retry("pauses are not told to breakers", _PAUSED, _PAUSED.replace("metered(wait)", "pass"), _HINTS),
     _retry("a report is kept", "            run.report = ()  # it holds", "            pass  # it holds", _CYCLES),
     _retry("first attempts are not deposited", "            self._budget.deposit()\n", "            pass\n", _BASICS),
+    _retry("a retry_base is not shown the arguments", "not isinstance(self._on, retry_base) and", "", _FIT),
     _retry(
         "an inner retry takes the outer number",
         f"{_NESTED}return self._repeat(",
