@@ -139,11 +139,16 @@ def strategy(name: str, value: Any) -> Any:
     return plain(name, value, takes=1)
 
 
+def is_collection(value: object) -> bool:
+    """Whether `value` holds things; a text is one thing, and its letters are never meant."""
+    return isinstance(value, Iterable) and not isinstance(value, (str, bytes))
+
+
 def listeners(value: object) -> tuple[Callable[[Any], object], ...]:
     """A collection of callables, each taking one event."""
-    if not isinstance(value, Iterable) or isinstance(value, (str, bytes)):
+    if not is_collection(value):
         raise TypeError(f"listeners must be a collection of callables taking an event, not {shown(value)}")
-    return tuple(map(listener, value))
+    return tuple(map(listener, cast("Iterable[Any]", value)))
 
 
 def listener(value: Any) -> Callable[[Any], object]:

@@ -101,7 +101,7 @@ class RateLimiter(Policy):
             first = Gcra(Rate(1.0, period, burst))
         else:
             first = Gcra(Rate(_arguments.number("rate", rate), period, burst))
-        if not isinstance(also, Iterable) or isinstance(also, (str, bytes)):
+        if not _arguments.is_collection(also):
             raise TypeError(f"also must be a collection of Rate objects, not {_arguments.shown(also)}")
         others: list[Algorithm] = []
         for further in also:

@@ -269,7 +269,7 @@ class Script:
     """
 
     def __init__(self, entries: Iterable[Any]) -> None:
-        if not isinstance(entries, Iterable) or isinstance(entries, (str, bytes)):
+        if not _arguments.is_collection(entries):
             raise TypeError(f"a Script takes a collection of entries, not {_arguments.shown(entries)}")
         self._entries = list(entries)
         if not self._entries:

@@ -102,7 +102,7 @@ MUTANTS: list[Mutant] = [
         "inspect.iscoroutinefunction(value)",
         CHECKS,
     ),
-    Mutant("text is a collection of listeners", ARGUMENTS, " or isinstance(value, (str, bytes))", "", CHECKS),
+    Mutant("text is a collection of listeners", ARGUMENTS, " and not isinstance(value, (str, bytes))", "", CHECKS),
     Mutant(
         "KeyboardInterrupt can be retried",
         ARGUMENTS,
