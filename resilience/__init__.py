@@ -1,8 +1,9 @@
 """Composable resilience layers for any call: breaker, retry, bulkhead, rate limit, timeout, correlation, pipeline."""
 
 from . import deadline, events, exceptions
+from ._attempts import Attempt
 from ._buckets import Reservation
-from ._circuit import BreakerStatistics, State
+from ._circuit import BreakerStatistics, Mode, State
 from ._layer import Layer
 from ._limits import Rate, SlidingWindow
 from ._machine import Verdict
@@ -38,6 +39,7 @@ from .events import (
     Event,
     KeyEvicted,
     KeysOverflowed,
+    Listener,
     ProbeExpired,
     RetryScheduled,
     RetryStopped,
@@ -59,13 +61,14 @@ from .exceptions import (
 from .keyed import Keyed, KeyedStatistics
 from .pipeline import Pipeline, PipelineDescription
 from .rate_limiter import Quota, RateLimiter, RateLimiterStatistics
-from .retry import Retry, RetryStatistics
+from .retry import Retry, RetryStatistics, Strategy
 from .throttle import Throttle, ThrottleStatistics
 from .timeout import Timeout, TimeoutStatistics
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Attempt",
     "BreakerStatistics",
     "Bulkhead",
     "BulkheadFullError",
@@ -94,6 +97,8 @@ __all__ = [
     "KeyedStatistics",
     "KeysOverflowed",
     "Layer",
+    "Listener",
+    "Mode",
     "Pipeline",
     "PipelineDescription",
     "PipelineWarning",
@@ -115,6 +120,7 @@ __all__ = [
     "RetryStopped",
     "SlidingWindow",
     "State",
+    "Strategy",
     "Subscription",
     "Throttle",
     "ThrottleStatistics",

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import warnings
-from collections.abc import AsyncIterator, Generator, Iterable
+from collections.abc import AsyncIterator, Generator, Hashable, Iterable
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, ClassVar, NoReturn, Self
@@ -41,6 +41,7 @@ class Policy(Layer):
     _variable: ClassVar[frozenset[str]] = frozenset()  # the settings that `with_` may change
     _judges_results = False  # whether results matter, not only exceptions
     _settles = True  # whether the end of a call matters at all
+    _belongs_to: Hashable = None  # the key that a Keyed made this policy for
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -159,6 +160,8 @@ class Policy(Layer):
         """Put an event into the outbox (with or without the lock); it leaves at the next `unlocked()`."""
         if SUBSCRIBERS or self._listeners:
             facts.setdefault("time", self._clock.now())
+            if facts.get("key") is None:
+                facts["key"] = self._belongs_to
             event = kind(policy=self.name, correlation_id=correlation_id(), **facts)
             self._machine.outbox.append((event, self._listeners))
 

@@ -16,6 +16,7 @@ from datetime import timedelta
 from typing import Any
 
 from . import _arguments, deadline
+from ._layer import refuse_bare
 from ._machine import SUCCESS, Machine, Verdict
 from ._policy import Policy
 from ._ticket import Ticket
@@ -80,6 +81,7 @@ class Bulkhead(Policy):
         clock: Clock | None = None,
         listeners: Iterable[Listener] = (),
     ) -> None:
+        refuse_bare(Bulkhead, max_concurrency)
         super().__init__(name, clock, listeners)
         self._machine = _Slots(
             _arguments.count("max_concurrency", max_concurrency), _arguments.count("max_queue", max_queue, minimum=0)

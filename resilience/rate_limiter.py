@@ -17,11 +17,11 @@ import math
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any
 
 from . import _arguments, deadline
 from ._buckets import OVERFLOW, Buckets, Charge, Decision, Reservation
-from ._layer import AnyFunction
+from ._layer import AnyFunction, refuse_bare
 from ._limited import limited, limited_async
 from ._limits import Algorithm, All, Gcra, Rate, SlidingLog, SlidingWindow, ahead, whole_calls
 from ._machine import ABANDONED, FAILURE, SUCCESS, Verdict
@@ -89,18 +89,19 @@ class RateLimiter(Policy):
         clock: Clock | None = None,
         listeners: Iterable[Listener] = (),
     ) -> None:
+        refuse_bare(RateLimiter, rate, functions=True)
         super().__init__(name, clock, listeners)
         if limiter is not None:
             if not isinstance(limiter, SlidingWindow):
                 raise TypeError(f"limiter must be a SlidingWindow or None, not {_arguments.shown(limiter)}")
-            if rate is not None or burst is not None:
-                raise ValueError("limiter replaces rate and burst: give one or the other")
+            if rate is not None or burst is not None or period != 1.0:
+                raise ValueError("limiter replaces rate, period and burst: give one or the other")
             first: Algorithm = SlidingLog(limiter)
         elif callable(rate):
             first = Gcra(Rate(1.0, period, burst))
         else:
-            first = Gcra(Rate(cast("float", rate), period, burst))  # None and the like are turned down there
-        if not isinstance(also, Iterable):
+            first = Gcra(Rate(_arguments.number("rate", rate), period, burst))
+        if not _arguments.is_collection(also):
             raise TypeError(f"also must be a collection of Rate objects, not {_arguments.shown(also)}")
         others: list[Algorithm] = []
         for further in also:
@@ -109,7 +110,7 @@ class RateLimiter(Policy):
             others.append(Gcra(further))
         self._machine = Buckets(
             All((first, *others)) if others else first,
-            _arguments.plain("rate", rate) if callable(rate) else None,
+            _arguments.plain("rate", rate, takes=1) if callable(rate) else None,
             _arguments.count("max_keys", max_keys),
         )
         self._configure(max_wait=max_wait, key=key, cost=cost, charge_if=charge_if)
@@ -125,7 +126,11 @@ class RateLimiter(Policy):
             # the lock, the state is the same object.
             now = self._clock.now()
             states = machine.table.states
-            tat = states.get(key)
+            try:
+                tat = states.get(key)
+            except TypeError:
+                _arguments.hashable("key", key)
+                raise
             plain = machine.plain
             if tat is not None and plain is not None:
                 after = (tat if tat > now else now) + self._constant_cost * plain.interval
@@ -220,11 +225,13 @@ class RateLimiter(Policy):
             raise TypeError("update() cannot turn one rate into a rate for each key, nor back: make a new limiter")
         kept = old.rate
         new = Rate(
-            kept.limit if rate is None or callable(rate) else rate,
+            kept.limit if rate is None or callable(rate) else _arguments.number("rate", rate),
             kept.period if period is None else period,
             kept.burst if burst is None else burst,
         )
-        machine.change(Gcra(new), _arguments.plain("rate", rate) if callable(rate) else tier, self._clock.now())
+        changed = Gcra(new)
+        machine.refuse_cost(self._fixed_cost, changed)
+        machine.change(changed, _arguments.plain("rate", rate, takes=1) if callable(rate) else tier, self._clock.now())
 
     def statistics(self) -> RateLimiterStatistics:
         """A consistent snapshot."""
@@ -261,12 +268,13 @@ class RateLimiter(Policy):
             if self._key is None and self._machine.tier is not None:
                 raise ValueError("rate as a callable takes the key: give key= too")
         if "charge_if" in changes:
-            self._charge_if = _arguments.function("charge_if", changes["charge_if"])
+            self._charge_if = _arguments.function("charge_if", changes["charge_if"], takes=1)
             self._judges_results = self._charge_if is not None
         if "cost" in changes:
             cost = changes["cost"]
             self._fixed_cost = 0.0 if callable(cost) else _arguments.number("cost", cost)
             self._cost_of = _arguments.plain("cost", cost) if callable(cost) else None
+            self._machine.refuse_cost(self._fixed_cost, self._machine.first)
         if self._charge_if is not None and self._max_wait:
             raise ValueError(
                 "charge_if takes tokens after the call, so nothing is reserved before it: max_wait must be 0"
@@ -295,6 +303,7 @@ class RateLimiter(Policy):
     def _known(self, key: Hashable) -> Hashable:
         if (key is _ALL) != (self._key is None):
             raise TypeError("this limiter has no keys" if self._key is None else "this limiter is keyed: pass the key")
+        _arguments.hashable("key", key)
         return key
 
     def _rate_of(self, key: Hashable) -> Any:
@@ -303,6 +312,7 @@ class RateLimiter(Policy):
         return None if tier is None else tier(key)
 
     def _admit_slowly(self, key: Hashable, cost: float) -> Any:
+        _arguments.hashable("key", key)
         if self._charge_if is not None:
             return self._look(key, cost)
         taken = self._take(key, cost, self._max_wait, deadline.remaining() if self._max_wait else None)
@@ -322,7 +332,7 @@ class RateLimiter(Policy):
             decision = machine.decide_locked(key, cost, 0.0, None, now, algorithm)
         self._tell_overflow(decision, key)
         if not decision.admitted:
-            raise self._rejected(self._refusal(decision, algorithm), key)
+            raise self._rejected(self._refusal(decision, cost, algorithm), key)
         return Charge(decision.key, cost, rate)
 
     def _take(self, key: Hashable, cost: float, limit: float, left: float | None) -> Reservation | CallRejectedError:
@@ -339,7 +349,7 @@ class RateLimiter(Policy):
             if taken is not None:
                 taken.cancel()
             raise
-        return taken or self._refusal(decision, algorithm)
+        return taken or self._refusal(decision, cost, algorithm)
 
     def _tell_overflow(self, decision: Decision, key: Hashable) -> None:
         """Say so when keys begin to share the overflow bucket, once until there is room again."""
@@ -349,11 +359,13 @@ class RateLimiter(Policy):
         if machine.late or machine.outbox:
             machine.unlocked()
 
-    def _refusal(self, decision: Decision, algorithm: Algorithm) -> CallRejectedError:
+    def _refusal(self, decision: Decision, cost: float, algorithm: Algorithm) -> CallRejectedError:
         wait = None if decision.wait == math.inf else decision.wait
         if wait is not None and not decision.too_long:
             return DeadlineExceededError(self.name, wait)
-        return RateLimitExceededError(self.name, wait, algorithm.capacity, decision.remaining, decision.reset_after)
+        most = algorithm.capacity
+        reason = f"a cost of {cost:g} is above the burst ({most:g}) and never passes" if wait is None else None
+        return RateLimitExceededError(self.name, wait, most, decision.remaining, decision.reset_after, reason=reason)
 
     def _judge_exception(self, error: BaseException) -> Verdict:
         return FAILURE if self._charge_if is not None and self._charge_if(error) else ABANDONED

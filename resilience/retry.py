@@ -20,14 +20,34 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterat
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import tenacity
 from tenacity.retry import retry_base
 
 from . import _arguments
-from ._attempts import BLIND_TO_ARGUMENTS, Attempt, Attempts, Run, checked_test, looks_ahead, refuse_async
-from ._layer import PLAIN, AnyFunction, Stream, continued, drive, finished, name_of, require_asyncio, stepped
+from ._attempts import (
+    BLIND_TO_ARGUMENTS,
+    Attempt,
+    Attempts,
+    Run,
+    checked_strategy,
+    checked_test,
+    looks_ahead,
+    refuse_futile,
+)
+from ._layer import (
+    PLAIN,
+    AnyFunction,
+    Stream,
+    continued,
+    drive,
+    finished,
+    name_of,
+    refuse_bare,
+    require_asyncio,
+    stepped,
+)
 from ._machine import Machine
 from ._policy import Policy
 from ._wait import metered
@@ -98,6 +118,7 @@ class Retry(Policy):
         rng: random.Random | None = None,
         listeners: Iterable[Listener] = (),
     ) -> None:
+        refuse_bare(Retry, on, functions=True)
         super().__init__(name, clock, listeners)
         self._machine = _Tally()
         self._configure(
@@ -112,6 +133,13 @@ class Retry(Policy):
             retry_rejections=retry_rejections,
             before_retry=before_retry,
             rng=rng,
+        )
+
+    def guard(self, /, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raise TypeError: a block cannot be run again by a context manager."""
+        raise TypeError(
+            "Retry has no guard(), because a block cannot be repeated: write `for attempt in retry:` (or `async for`)"
+            " with the work in `with attempt:`"
         )
 
     def statistics(self) -> RetryStatistics:
@@ -143,13 +171,12 @@ class Retry(Policy):
                 case "attempts":
                     self.attempts = _arguments.count("attempts", value)
                 case "wait" | "stop":
-                    if not (callable(value) or (value is None and setting == "stop")):
-                        raise TypeError(f"{setting} must be a tenacity strategy, not {_arguments.shown(value)}")
-                    refuse_async(setting, value)
-                    setattr(self, f"_{setting}", value)
-                case "retry_if" | "retry_after" | "before_retry":
-                    checked = _arguments.function(setting, value, may_be_async=setting == "before_retry")
-                    setattr(self, f"_{setting}", checked)
+                    optional = value is None and setting == "stop"
+                    setattr(self, f"_{setting}", None if optional else checked_strategy(setting, value))
+                case "retry_if" | "retry_after":
+                    setattr(self, f"_{setting}", _arguments.function(setting, value, takes=1))
+                case "before_retry":
+                    self._before_retry, self._informed = _preparation(value)
                 case "retry_after_limit":
                     self._retry_after_limit = _arguments.seconds(setting, value, zero=True)
                 case "budget":
@@ -166,11 +193,11 @@ class Retry(Policy):
                     )  # it has no state, which the children of a fork would share
                 case _:  # name and listeners: below
                     pass
+        refuse_futile(self._on, rejections=self._retry_rejections, results=self._retry_if is not None)
         self._looks_ahead = self._stop if looks_ahead(self._stop) else None
         self._judges_results = self._retry_if is not None or self._inspects_results
         # A first attempt that succeeds costs nothing but the call, unless something has to know about it.
         self._watches_first = self._budget is not None or self._stop is not None or self._judges_results
-        self._informed = self._before_retry is not None and _takes_argument(self._before_retry)
         super()._configure(**changes)
 
     _wait: Strategy
@@ -356,9 +383,13 @@ class Retry(Policy):
         return drive(begin)
 
 
-def _takes_argument(fn: Callable[..., Any]) -> bool:
-    try:
-        inspect.signature(fn).bind(object())
-    except (TypeError, ValueError):
-        return False
-    return True
+def _preparation(fn: Any) -> tuple[Callable[..., Any] | None, bool]:
+    """What to do before a further attempt, sync or async, and whether it takes the RetryScheduled."""
+    if fn is None:
+        return None, False
+    if not _arguments.is_async(fn):
+        _arguments.function("before_retry", fn)
+    informed = _arguments.accepts(fn, 1) is True
+    if not informed and _arguments.accepts(fn, 0) is False:
+        raise TypeError(f"before_retry must take no argument or one RetryScheduled, unlike {_arguments.shown(fn)}")
+    return fn, informed

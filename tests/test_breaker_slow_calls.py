@@ -67,7 +67,9 @@ def test_a_slow_failure_is_both(colour: Colour) -> None:
 
 
 def test_without_a_limit_no_call_is_slow(colour: Colour) -> None:
-    breaker = CircuitBreaker(slow_call_rate=0.01, minimum_calls=1)
+    breaker = CircuitBreaker(slow_call_duration=1.0, slow_call_rate=0.01, minimum_calls=1).with_(
+        slow_call_duration=None
+    )
     colour.guarded(breaker, colour.sleep)(1e6)
     assert slow_calls(breaker) == (0, 1)
 

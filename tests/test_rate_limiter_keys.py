@@ -297,10 +297,12 @@ def test_an_argument_that_makes_no_sense_is_named(name: str, values: list[Any]) 
 
 def test_settings_that_exclude_each_other_are_refused(clock: ManualClock) -> None:
     window = SlidingWindow(1, 1.0)
-    with pytest.raises(ValueError, match="limiter replaces rate and burst"):
+    with pytest.raises(ValueError, match="limiter replaces rate, period and burst"):
         RateLimiter(1, limiter=window)
-    with pytest.raises(ValueError, match="limiter replaces rate and burst"):
+    with pytest.raises(ValueError, match="limiter replaces rate, period and burst"):
         RateLimiter(burst=1, limiter=window)
+    with pytest.raises(ValueError, match="limiter replaces rate, period and burst"):
+        RateLimiter(period=60.0, limiter=window)
     with pytest.raises(ValueError, match="max_wait must be 0"):
         RateLimiter(1, charge_if=bool, max_wait=1)
     with pytest.raises(ValueError, match="give key= too"):
