@@ -5,9 +5,11 @@ from ._attempts import Attempt
 from ._buckets import Reservation
 from ._circuit import BreakerStatistics, Mode, State
 from ._layer import Layer
+from ._lease import Lease
 from ._limits import Rate, SlidingWindow
 from ._machine import Verdict
 from ._policy import Guard, Policy
+from ._slot import PoolStatistics
 from ._window import CountWindow, TimeWindow
 from .budget import RetryBudget, RetryBudgetStatistics
 from .bulkhead import Bulkhead, BulkheadStatistics
@@ -40,6 +42,10 @@ from .events import (
     KeyEvicted,
     KeysOverflowed,
     Listener,
+    PoolCreationFailed,
+    PoolResourceClosed,
+    PoolResourceCreated,
+    PoolResourceLeaked,
     ProbeExpired,
     RetryScheduled,
     RetryStopped,
@@ -54,12 +60,14 @@ from .exceptions import (
     CircuitOpenError,
     DeadlineExceededError,
     PipelineWarning,
+    PoolClosedError,
     PoolExhaustedError,
     RateLimitExceededError,
     ResilienceError,
 )
 from .keyed import Keyed, KeyedStatistics
 from .pipeline import Pipeline, PipelineDescription
+from .pool import Pool
 from .rate_limiter import Quota, RateLimiter, RateLimiterStatistics
 from .retry import Retry, RetryStatistics, Strategy
 from .throttle import Throttle, ThrottleStatistics
@@ -97,13 +105,21 @@ __all__ = [
     "KeyedStatistics",
     "KeysOverflowed",
     "Layer",
+    "Lease",
     "Listener",
     "Mode",
     "Pipeline",
     "PipelineDescription",
     "PipelineWarning",
     "Policy",
+    "Pool",
+    "PoolClosedError",
+    "PoolCreationFailed",
     "PoolExhaustedError",
+    "PoolResourceClosed",
+    "PoolResourceCreated",
+    "PoolResourceLeaked",
+    "PoolStatistics",
     "ProbeExpired",
     "Quota",
     "Rate",

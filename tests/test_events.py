@@ -29,6 +29,10 @@ from resilience import (
     Event,
     KeyEvicted,
     KeysOverflowed,
+    PoolCreationFailed,
+    PoolResourceClosed,
+    PoolResourceCreated,
+    PoolResourceLeaked,
     ProbeExpired,
     RateLimiter,
     Retry,
@@ -56,6 +60,8 @@ FACTS: dict[str, Any] = {
     "error": None,
     "timeout": 3.0,
     "max_keys": 7,
+    "age": 60.0,
+    "stack": "File ...",
 }
 
 
@@ -92,7 +98,7 @@ def test_an_event_is_a_frozen_slotted_value_with_keyword_facts(kind: type[Event]
 def test_the_names_are_in_the_past_tense_and_public() -> None:
     import resilience
 
-    assert len(KINDS) == 14
+    assert len(KINDS) == 18
     assert all(kind.__name__.endswith(("ed", "out", "Out")) for kind in KINDS if kind is not Event)
     assert all(getattr(resilience, kind.__name__) is kind for kind in KINDS)
 
@@ -355,6 +361,10 @@ LEVELS = {
     CallTimedOut: ("warning", "call_timed_out"),
     KeysOverflowed: ("warning", "keys_overflowed"),
     KeyEvicted: ("debug", "key_evicted"),
+    PoolResourceCreated: ("debug", "pool_resource_created"),
+    PoolCreationFailed: ("warning", "pool_creation_failed"),
+    PoolResourceClosed: ("debug", "pool_resource_closed"),
+    PoolResourceLeaked: ("warning", "pool_resource_leaked"),
     Event: ("debug", "event"),
 }
 
