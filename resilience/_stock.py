@@ -57,8 +57,8 @@ class Stock(Shelf):
     ) -> None:
         self.is_async = _is_async(create)
         self.create = create
-        self.close = _arguments.function("close", close, may_be_async=self.is_async)
-        self.check = _arguments.function("check", check, may_be_async=self.is_async)
+        self.close = _function("close", close, may_be_async=self.is_async)
+        self.check = _function("check", check, may_be_async=self.is_async)
         self.name = name
         self.clock = clock
         self.listeners = listeners
@@ -326,7 +326,18 @@ def _is_async(create: Any) -> bool:
     colour = colour_of(create)
     if "generator" in colour:
         raise TypeError(f"create must be a function that returns a new resource, not the {colour} {name_of(create)}")
+    if _arguments.accepts(create, 0) is False:
+        raise TypeError(f"create must take no arguments, which {_arguments.shown(create)} does not")
     return colour == "async"
+
+
+def _function(name: str, value: Any, *, may_be_async: bool) -> Any:
+    """Something to call with the resource, or None."""
+    if not (may_be_async and callable(value) and _arguments.is_async(value)):
+        return _arguments.function(name, value, takes=1)
+    if _arguments.accepts(value, 1) is False:
+        raise TypeError(f"{name} must take one argument, which {_arguments.shown(value)} does not")
+    return value
 
 
 def _says_yes(answer: object) -> bool:

@@ -24,7 +24,7 @@ from typing import Any, Self, overload
 from . import _arguments, deadline
 from ._acquisition import Acquisition
 from ._injection import Injecting, T
-from ._layer import require_asyncio
+from ._layer import refuse_bare, require_asyncio
 from ._lease import Lease
 from ._machine import ABANDONED, FAILURE, SUCCESS, Verdict
 from ._shelf import FRESH
@@ -122,6 +122,7 @@ class Pool(Injecting[T]):
         rng: random.Random | None = None,
         listeners: Iterable[Listener] = (),
     ) -> None:
+        refuse_bare(Pool, create, functions=True)
         super().__init__(name, clock, listeners)
         if rng is not None and not isinstance(rng, random.Random):
             raise TypeError(f"rng must be a random.Random or None, not {_arguments.shown(rng)}")

@@ -222,7 +222,8 @@ def test_an_item_that_was_returned_already_changes_nothing(works: Works, colour:
     assert item.resource == 1
     pool.settle(item)
     before = pool.statistics()
-    pool.settle(item, Verdict.ABANDONED)
+    for verdict in Verdict:
+        pool.settle(item, verdict)
     assert pool.statistics() == before
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from resilience import Pool, PoolResourceLeaked, _errand
+from resilience import Bulkhead, Pool, PoolResourceLeaked, _errand
 from resilience.testing import ManualClock, recorded_events, run
 from tests.conftest import Colour
 from tests.pooled import Works
@@ -261,6 +261,10 @@ async def later(*_: object) -> None:
     raise AssertionError("never called")
 
 
+async def argumentless() -> None:
+    raise AssertionError("never called")
+
+
 HUGE = 10**400
 NAN, INF = math.nan, math.inf
 three: Any = 3
@@ -314,6 +318,18 @@ REFUSED: list[tuple[type[Exception], str, Callable[[], Any]]] = [
     (TypeError, r"^close must be a plain function, not the asynchronous", lambda: untyped(int, close=later)),
     (TypeError, r"^check must be a plain function, not the asynchronous", lambda: untyped(int, check=later)),
     (TypeError, r"^close must be callable or None, not 3$", lambda: untyped(later, close=three)),
+    (TypeError, r"^create must take no arguments, which <function .* does not$", lambda: untyped(lambda host: host)),
+    (
+        TypeError,
+        r"^check must take one argument, which <function .* does not$",
+        lambda: untyped(int, check=lambda: True),
+    ),
+    (
+        TypeError,
+        r"^check must take one argument, which <function .* does not$",
+        lambda: untyped(later, check=argumentless),
+    ),
+    (TypeError, r"^close must be a plain function, not the layer", lambda: untyped(int, close=Bulkhead(1))),
     (TypeError, r"^rng must be a random.Random or None, not 3$", lambda: untyped(int, rng=three)),
     (TypeError, r"^clock must be", lambda: untyped(int, clock=three)),
     (ValueError, r"^name must be", lambda: untyped(int, name="")),
@@ -331,6 +347,14 @@ def test_a_mistake_is_an_error_at_once_that_says_what_is_allowed(
 ) -> None:
     with pytest.raises(kind, match=message):
         make()
+
+
+def test_a_pool_without_parentheses_above_a_function_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"^Pool takes its settings, not the function .*fetch: use @Pool\(…\)$"):
+
+        @untyped
+        def fetch() -> None:
+            raise AssertionError("never called")
 
 
 def test_a_plain_function_that_returns_something_to_await_creates_nothing() -> None:
