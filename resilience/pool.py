@@ -198,7 +198,6 @@ class Pool(Injecting[T]):
                     and permit.expires > now
                     and (not idle or (idle[0].expires > now and idle[0].returned + stock.max_idle_time > now))
                 ):
-                    permit.doubtful = False
                     permit.returned = now
                     permit.state = IDLE
                     idle.append(permit)

@@ -311,6 +311,32 @@ def test_a_resource_is_not_lent_beyond_its_lifetime(works: Works, clock: ManualC
     assert [(event.reason, event.age) for event in events] == [("lifetime", 100.0)]
 
 
+def test_what_was_returned_a_moment_ago_is_not_lent_beyond_its_lifetime_either(
+    works: Works, clock: ManualClock
+) -> None:
+    pool = works.pool(check=False, max_lifetime=100.0, rng=random.Random(7))
+    works.use(pool)
+    (item,) = pool._machine.items
+    clock.advance(item.expires - clock.now() - 0.1)
+    assert works.use(pool) == 1
+    clock.advance(item.expires - clock.now())
+    assert works.use(pool) == 2
+
+
+def test_who_returns_one_has_another_closed_that_nobody_needed(
+    works: Works, colour: Colour, clock: ManualClock
+) -> None:
+    pool = works.pool(max_idle_time=30.0)
+    one, other = pool.acquire(), pool.acquire()
+    colour.enter(one)
+    colour.enter(other)
+    colour.exit(one)
+    clock.advance(30.0)
+    colour.exit(other)
+    works.turn()
+    assert works.scrapped == [1]
+
+
 def test_a_resource_that_comes_back_too_old_is_closed(works: Works, colour: Colour, clock: ManualClock) -> None:
     pool = works.pool(max_lifetime=100.0)
     lease = pool.acquire()
@@ -363,6 +389,17 @@ def test_the_minimum_is_filled_up_in_the_background(works: Works, colour: Colour
     statistics = pool.statistics()
     assert (statistics.in_use, statistics.idle, statistics.creating) == (1, 3, 0)
     colour.exit(lease)
+
+
+def test_the_last_spare_one_is_replaced_as_soon_as_it_is_lent(works: Works, colour: Colour) -> None:
+    pool = works.pool(min_idle=1)
+    leases = [pool.acquire() for _ in range(3)]
+    for lease in leases:
+        colour.enter(lease)
+        works.turn()
+        assert pool.statistics().idle == 1
+    for lease in leases:
+        colour.exit(lease)
 
 
 def test_a_spare_one_that_cannot_be_created_is_not_tried_again_until_somebody_could(

@@ -58,6 +58,7 @@ def test_a_plain_function_that_raises_has_its_resource_closed_where_nothing_can_
     for number in (1, 2):
         with pytest.raises(KeyError, match=str(number)):
             fails()
+        assert pool.statistics().in_use == 0
 
 
 def test_a_plain_function_waits_for_its_turn(clock: ManualClock) -> None:
@@ -207,7 +208,7 @@ def test_callables_of_other_shapes_get_a_resource_too() -> None:
     assert pool.inject(Service().fetch)("a") == "1a"
     for wrong in (staticmethod(fetch), fetch("x", 1, "a")):
         with pytest.raises(TypeError, match="cannot guard"):
-            pool.inject(wrong)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
+            pool.inject(wrong)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         getattr(wrong, "close", int)()
 
 

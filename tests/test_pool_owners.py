@@ -71,6 +71,18 @@ def test_a_loan_that_comes_back_in_time_is_no_leak(works: Works, clock: ManualCl
     assert not pool._machine.out
 
 
+def test_a_loan_of_what_was_returned_a_moment_ago_is_watched_too(
+    works: Works, colour: Colour, clock: ManualClock
+) -> None:
+    pool = works.pool(leak_after=60.0)
+    works.use(pool)
+    lease = pool.acquire()
+    colour.enter(lease)
+    clock.advance(60.0)
+    assert pool.statistics().leaked == 1
+    colour.exit(lease)
+
+
 def test_who_is_turned_away_makes_the_pool_look_for_leaks(works: Works, colour: Colour, clock: ManualClock) -> None:
     pool = works.pool(max_size=1, max_wait=0, leak_after=60.0)
     lease = pool.acquire()
@@ -352,7 +364,7 @@ def test_a_mistake_is_an_error_at_once_that_says_what_is_allowed(
 def test_a_pool_without_parentheses_above_a_function_is_refused() -> None:
     with pytest.raises(TypeError, match=r"^Pool takes its settings, not the function .*fetch: use @Pool\(…\)$"):
 
-        @untyped
+        @untyped  # type: ignore[untyped-decorator]
         def fetch() -> None:
             raise AssertionError("never called")
 

@@ -529,7 +529,6 @@ MUTANTS = [
         "",
         MACHINE,
     ),
-    pool("the quick return keeps the doubt", "                    permit.doubtful = False\n", "", LENDING),
     pool("the quick return does not note the time", "                    permit.returned = now\n", "", MACHINE),
     pool("a returned one wakes nobody", "            if woken:\n                stock.wake(woken)\n", "", WAITING),
     pool(
@@ -572,7 +571,10 @@ MUTANTS = [
         "        if spare is not None:\n            pass\n",
     ),
     pool(
-        "who does not wait waits for ever", "_PATIENCE if self._max_wait == 0.0 else self._max_wait", "self._max_wait"
+        "who does not wait waits for ever",
+        "_PATIENCE if self._max_wait == 0.0 else self._max_wait",
+        "self._max_wait",
+        TASKS,
     ),
     # leases and injection
     Mutant(
