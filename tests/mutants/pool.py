@@ -487,7 +487,6 @@ MUTANTS = [
         "if not stock.late:",
         RACES,
     ),
-    pool("the quick way goes below the minimum", "if len(idle) <= stock.min_idle or", "if not idle or", MACHINE),
     pool(
         "the quick way is blind for leaks",
         "<= stock.min_idle or stock.leak_after is not None:",
@@ -527,7 +526,6 @@ MUTANTS = [
         "the quick return evicts nothing",
         "                    and (not idle or (idle[0].expires > now and idle[0].returned + stock.max_idle_time > now))\n",
         "",
-        MACHINE,
     ),
     pool("the quick return does not note the time", "                    permit.returned = now\n", "", MACHINE),
     pool("a returned one wakes nobody", "            if woken:\n                stock.wake(woken)\n", "", WAITING),
