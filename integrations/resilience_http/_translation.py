@@ -1,0 +1,35 @@
+"""How an error of the toolkit becomes one that is also an error of a client library."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from resilience.exceptions import ResilienceError
+
+
+class TranslatedError(ResilienceError):
+    """What the errors of both libraries inherit, in front of the two errors that each of them is.
+
+    Pickling and the facts are the toolkit's, `.request` is the library's.
+    """
+
+    request: Any
+
+    def __init__(self, *facts: Any, request: Any = None) -> None:
+        super().__init__(*facts)
+        self.request = request
+
+    @classmethod
+    def of(cls, error: ResilienceError, request: Any) -> Self:
+        """This error for `request`, with the facts and the notes of `error`."""
+        translation = cls.__new__(cls)
+        translation.args = error.args
+        translation.__dict__.update(error.__dict__)
+        translation.request = request
+        return translation
+
+    def __repr__(self) -> str:
+        # The request is in the library's own attribute; what is left are the facts.
+        facts = {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
+        shown = ", ".join(f"{name}={value!r}" for name, value in facts.items()) or ", ".join(map(repr, self.args))
+        return f"{type(self).__name__}({shown})"
