@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from resilience import Bulkhead, CircuitBreaker, Keyed, Pipeline, _arguments
+from resilience._directory import Entry
+from resilience._machine import SUCCESS
 
 OriginKey = tuple[str, bytes, int | None]
 
@@ -20,6 +22,46 @@ class Origin(Pipeline):
         super().__init__(*(layer for layer in (breaker, bulkhead) if layer is not None), name=name)
         self.breaker = breaker
         self.bulkhead = bulkhead
+
+
+class Origins(Keyed):
+    """The origins of a transport. Entering and leaving a known one is what every request does, so it is spelled out."""
+
+    def enter(self, key: OriginKey) -> Entry:
+        """The entry of an origin, in use from now on; it is made if there is none."""
+        machine = self._machine
+        entry = machine.entries.get(key)
+        if entry is not None and not machine.late:
+            free = machine.free
+            try:
+                free.pop()
+            except IndexError:  # somebody is inside
+                return self._enter(key)
+            try:
+                known = machine.entries.get(key) is entry
+                if known:
+                    machine.begin_locked(entry, self._clock.now())
+            finally:
+                free.append(None)
+            if known:
+                return entry
+        return self._enter(key)
+
+    def leave(self, entry: Entry) -> None:
+        """A request has ended. It may be a finaliser that tells us, so this never blocks."""
+        machine = self._machine
+        free = machine.free
+        try:
+            free.pop()
+        except IndexError:
+            self._leave(entry)
+            return
+        try:
+            machine.end_locked((entry, self._clock.now()), SUCCESS)
+        finally:
+            free.append(None)
+        if machine.late or machine.outbox:
+            machine.unlocked()
 
 
 def origin_name(key: OriginKey) -> str:
@@ -53,7 +95,7 @@ def kept_origins(
     breaker: Callable[[str], CircuitBreaker | None] | None,
     bulkhead: Callable[[str], Bulkhead | None] | None,
     max_hosts: int,
-) -> Keyed:
+) -> Origins:
     """The origins of a transport, at most `max_hosts` (and those with requests in flight)."""
 
     def make(key: OriginKey) -> Origin:
@@ -68,7 +110,7 @@ def kept_origins(
                 f"{name} must be a callable that makes one for an origin, or None, not {_arguments.shown(factory)}"
             )
         _arguments.plain(name, factory)
-    return Keyed(make, origin_of, max_keys=_arguments.count("max_hosts", max_hosts), name="origins")
+    return Origins(make, origin_of, max_keys=_arguments.count("max_hosts", max_hosts), name="origins")
 
 
 def _made(name: str, factory: Callable[[str], Any] | None, kind: type, origin: str) -> Any:

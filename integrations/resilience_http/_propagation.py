@@ -11,7 +11,7 @@ from typing import Any
 
 from resilience import correlation_id
 
-from .deadlines import GRPC_TIMEOUT, REQUEST_TIMEOUT, format_timeout_ms
+from .deadlines import REQUEST_TIMEOUT, format_timeout_ms
 from .trace_context import TRACEPARENT, TRACESTATE, trace_context
 
 REQUEST_ID = "X-Request-ID"
@@ -69,7 +69,7 @@ def travelling(headers: Any, number: int, left: float | None) -> Any:
         more[TRACEPARENT] = child.traceparent
         if child.state and TRACESTATE not in headers:
             more[TRACESTATE] = child.tracestate
-    if left is not None and REQUEST_TIMEOUT not in headers and GRPC_TIMEOUT not in headers:
+    if left is not None and REQUEST_TIMEOUT not in headers:
         more[REQUEST_TIMEOUT] = format_timeout_ms(left)
     if number > 1 and ATTEMPT not in headers:
         more[ATTEMPT] = str(number)

@@ -12,6 +12,7 @@ The policies are those of the toolkit, asked directly: `admit` on the way in, `s
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import Callable
 from contextvars import Token
 from datetime import timedelta
@@ -30,11 +31,13 @@ from resilience import (
     deadline,
 )
 from resilience._layer import restore
+from resilience._timers import grain_of
 from resilience._wait import Wait
 from resilience.budget import checked_budget
 from resilience.correlation import attempt as attempt_variable
 from resilience.deadline import Deadline, ambient
 from resilience.exceptions import DeadlineExceededError
+from resilience.timeout import _running_task as running_task
 from resilience.timeout import _Scope
 
 from ._both import Both
@@ -279,10 +282,7 @@ class Resilient:
             if bulkhead is not None:
                 slot = bulkhead.admit()
                 held.slot, held.bulkhead = await slot.suspend() if type(slot) is Wait else slot, bulkhead
-            with _Scope(self._each, settings.attempt_timeout, armed=True):
-                response = await self._inner.handle_async_request(
-                    prepared(request, number, deadline.remaining(), settings.propagate)
-                )
+            response = await self._within(request, settings, number, own)
             try:
                 held.answered(response, settings.streams)
             except BaseException:
@@ -292,6 +292,38 @@ class Resilient:
         except BaseException as error:
             self._failed(held, error)
             raise
+
+    async def _within(self, request: Any, settings: Settings, number: int, own: Deadline | None) -> Any:
+        """The inner transport under the attempt's timeout: what `async with` a Timeout does, without its object."""
+        each = self._each
+        loop, task = running_task()
+        limit, outer, clock = settings.attempt_timeout, ambient.get(), each._clock
+        if limit is not None and outer is own and (own is None or clock.now() + limit < own.when):
+            # The common case, spelled out: an attempt that has its full time.
+            nearest, left = Deadline(clock.now() + limit, clock, each.name, limit, own, task), limit
+        elif (inherited := each._deadline(limit, task)) is not None:
+            nearest, left = inherited, inherited.remaining()
+        else:  # no limit, or whoever owns the inherited one will cancel this task
+            return await self._inner.handle_async_request(
+                prepared(request, number, deadline.remaining(), settings.propagate)
+            )
+        waiting = each._arm(nearest, loop, grain_of(nearest.timeout or 0.0))
+        before = task.cancelling()
+        token = ambient.set(nearest)
+        try:
+            return await self._inner.handle_async_request(prepared(request, number, left, settings.propagate))
+        except CancelledError as error:
+            fired, nearest.fired = nearest.fired, False
+            if fired and task.uncancel() <= before:
+                each._cut_off(nearest, error)
+            raise
+        finally:
+            waiting.pop(nearest, None)
+            nearest.task = None
+            restore(ambient, token)
+            if nearest.fired:  # in the very turn in which the response came, or an error
+                task.uncancel()
+            del task  # it will hold the exception, whose traceback holds this frame
 
     def _failed(self, held: Held, error: BaseException) -> None:
         """Give back what an attempt holds, and raise the error that users of this library expect, if it is another."""
@@ -312,8 +344,12 @@ class Resilient:
 
     def _deadline(self, settings: Settings, request: Any) -> Deadline | None:
         """The request's own deadline, or None if it has none or an inherited one is nearer."""
+        total, limit = self._total, settings.timeout
+        if limit is not None and ambient.get() is None:
+            clock = total._clock
+            return Deadline(clock.now() + limit, clock, total.name, limit)
         try:
-            return self._total._deadline(settings.timeout, None)
+            return total._deadline(limit, None)
         except DeadlineExceededError as error:
             raise self.dialect.translated(error, request) from None
 

@@ -11,17 +11,18 @@ A response that was dropped without being closed hands its permits over when it 
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
-from resilience import Bulkhead, CircuitBreaker, RateLimiter, Timeout
+from resilience import Bulkhead, CircuitBreaker, RateLimiter
 from resilience._directory import Entry
 from resilience._machine import ABANDONED, FAILURE, SUCCESS
+from resilience._timers import grain_of
 from resilience.deadline import Deadline, ambient
 from resilience.exceptions import CallTimeoutError, ResilienceError
-from resilience.timeout import _Scope
+from resilience.timeout import _running_task as running_task
 
-from ._dialect import Dialect
 from ._origins import Origin
 from .methods import is_server_failure
 from .retry_after import retry_after
@@ -33,23 +34,25 @@ if TYPE_CHECKING:
 class Held:
     """The permits of one attempt. The transports' classes add the library's two stream classes as bases."""
 
-    breaker: CircuitBreaker | None = None  # while it waits to hear how the call went
-    permit: Any = None
-    limiter: RateLimiter | None = None  # the same
-    charge: Any = None
-    bulkhead: Bulkhead | None = None
-    slot: Any = None
-    stream: Any = None  # the library's stream, once there is a response
+    __slots__ = (
+        *("_entry", "_own", "_request", "_transport"),
+        *("breaker", "bulkhead", "charge", "limiter", "origin", "permit", "slot", "stream"),
+    )
 
     def __init__(self, transport: Resilient, request: Any, own: Deadline | None) -> None:
-        self._entry: Entry | None = None  # for the finaliser, should the next lines raise
-        self._origins = transport._origins
-        self._dialect: Dialect = transport.dialect
-        self._total: Timeout = transport._total
+        self._entry: Entry | None = None  # for the finaliser, should entering raise
+        self.breaker: CircuitBreaker | None = None  # while it waits to hear how the call went; with its permit
+        self.permit: Any
+        self.limiter: RateLimiter | None = None  # the same, with its charge
+        self.charge: Any
+        self.bulkhead: Bulkhead | None = None  # while a slot of it is taken
+        self.slot: Any
+        self.stream: Any  # the library's stream, once there is a response
+        self._transport = transport
         self._request = request
         self._own = own
         url = request.url
-        self._entry = self._origins._enter((url.scheme, url.raw_host, url.port))
+        self._entry = transport._origins.enter((url.scheme, url.raw_host, url.port))
         self.origin: Origin = cast("Origin", self._entry.layer)
 
     # -- the permits ---------------------------------------------------------------------------------------------------
@@ -82,7 +85,7 @@ class Held:
 
         A timeout of the library's that ours has shortened is ours.
         """
-        dialect, known = self._dialect, error
+        dialect, known = self._transport.dialect, error
         theirs = isinstance(error, dialect.timeout) and not isinstance(error, (*dialect.local, ResilienceError))
         if theirs and deadline is not None and deadline.remaining() <= 0.0:
             known = CallTimeoutError(deadline.policy, deadline.timeout)
@@ -104,14 +107,14 @@ class Held:
             self.bulkhead.settle(self.slot)
         if self.breaker is not None:
             self.breaker.settle(self.permit)
-        self._origins._leave(entry)
+        self._transport._origins.leave(entry)
 
     def _tell(self, error: BaseException) -> None:
         """An attempt that raised, as the breaker and the limiter see it. What is no fault of the server is nothing."""
         breaker, self.breaker = self.breaker, None
         limiter, self.limiter = self.limiter, None
         if breaker is not None:
-            if isinstance(error, Exception) and not self._dialect.blames_the_server(error):
+            if isinstance(error, Exception) and not self._transport.dialect.blames_the_server(error):
                 breaker.settle(self.permit, ABANDONED)
             else:
                 breaker._fail(self.permit, error)
@@ -151,12 +154,7 @@ class Held:
             while True:
                 self._check()
                 try:
-                    own = self._own
-                    if own is None:
-                        chunk = await chunks.__anext__()
-                    else:
-                        with _Scope(self._total, own.remaining(), own.timeout, armed=True):
-                            chunk = await chunks.__anext__()
+                    chunk = await (chunks.__anext__() if self._own is None else self._within(self._own, chunks))
                 except StopAsyncIteration:
                     return
                 yield chunk
@@ -169,6 +167,27 @@ class Held:
             close = getattr(chunks, "aclose", None)
             if close is not None:
                 await close()
+
+    async def _within(self, own: Deadline, chunks: AsyncIterator[bytes]) -> bytes:
+        """The next chunk, unless the deadline comes first. The deadline is armed for this step alone."""
+        loop, task = running_task()
+        own.task = task
+        waiting = self._transport._total._arm(own, loop, grain_of(own.timeout or 0.0))
+        before = task.cancelling()
+        try:
+            return await chunks.__anext__()
+        except CancelledError as error:
+            fired, own.fired = own.fired, False
+            if fired and task.uncancel() <= before:
+                self._transport._total._cut_off(own, error)
+            raise
+        finally:
+            waiting.pop(own, None)
+            own.task = None
+            if own.fired:  # in the very turn in which the chunk came, or an error
+                own.fired = False
+                task.uncancel()
+            del task  # it will hold the exception, whose traceback holds this frame
 
     def close(self) -> None:
         """Close the response's own stream and give back what is held."""
@@ -187,4 +206,4 @@ class Held:
     def _check(self) -> None:
         for deadline in (self._own, ambient.get()):
             if deadline is not None and deadline.remaining() <= 0.0:
-                self._total._cut_off(deadline, None)
+                self._transport._total._cut_off(deadline, None)
