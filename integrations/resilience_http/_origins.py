@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from resilience import Bulkhead, CircuitBreaker, Keyed, Pipeline, _arguments
+from resilience import Bulkhead, CircuitBreaker, Keyed, Layer, Pipeline, _arguments
 from resilience._directory import Entry
 from resilience._machine import SUCCESS
 
@@ -105,7 +105,8 @@ def kept_origins(
     made_breaker = functools.partial(_made, "breaker", breaker, CircuitBreaker)
     made_bulkhead = functools.partial(_made, "bulkhead", bulkhead, Bulkhead)
     for name, factory in (("breaker", breaker), ("bulkhead", bulkhead)):
-        if factory is not None and not callable(factory):
+        # A layer can be called as well, with a function to guard.
+        if factory is not None and (not callable(factory) or isinstance(factory, Layer)):
             raise TypeError(
                 f"{name} must be a callable that makes one for an origin, or None, not {_arguments.shown(factory)}"
             )

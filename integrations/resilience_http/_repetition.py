@@ -14,7 +14,7 @@ from .methods import IDEMPOTENCY_KEY, RETRYABLE_STATUSES, is_idempotent
 from .retry_after import retry_after
 
 if TYPE_CHECKING:
-    from ._resilient import Resilient
+    from ._sending import Sending
 
 
 class Repetition(Run):
@@ -22,7 +22,7 @@ class Repetition(Run):
 
     __slots__ = ("_request", "_settings", "_transport")
 
-    def __init__(self, transport: Resilient, retry: Retry, settings: Settings, request: Any) -> None:
+    def __init__(self, transport: Sending, retry: Retry, settings: Settings, request: Any) -> None:
         super().__init__(retry, None, (request,), {})
         self._transport = transport
         self._settings = settings

@@ -12,12 +12,11 @@ The policies are those of the toolkit, asked directly: `admit` on the way in, `s
 
 from __future__ import annotations
 
-from asyncio import CancelledError
+import ssl
 from collections.abc import Callable
-from contextvars import Token
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from resilience import (
     Bulkhead,
@@ -28,25 +27,14 @@ from resilience import (
     RetryBudget,
     Timeout,
     _arguments,
-    deadline,
 )
-from resilience._layer import restore
-from resilience._timers import grain_of
-from resilience._wait import Wait
 from resilience.budget import checked_budget
-from resilience.correlation import attempt as attempt_variable
-from resilience.deadline import Deadline, ambient
-from resilience.exceptions import DeadlineExceededError
-from resilience.timeout import _running_task as running_task
-from resilience.timeout import _Scope
 
 from ._both import Both
-from ._dialect import Dialect
 from ._origins import Origin, kept_origins, parsed_origin
-from ._propagation import prepared
-from ._repetition import Repetition, asked_wait, is_unwanted
-from ._response import Held
-from ._settings import KEY, Settings, flag
+from ._repetition import asked_wait, is_unwanted
+from ._sending import Sending
+from ._settings import Settings, flag
 
 
 class _Standard:
@@ -58,12 +46,22 @@ class _Standard:
 
 STANDARD: Any = _Standard()
 
+# What belongs to the inner transport, with what it is if nobody says otherwise.
+_USUAL = {
+    "verify": True,
+    "cert": None,
+    "http2": False,
+    "limits": None,
+    "proxy": None,
+    "trust_env": True,
+    "local_address": None,
+    "uds": None,
+    "socket_options": None,
+}
 
-class Resilient:
-    """What the transports of both libraries inherit; `dialect` and `held` say which library."""
 
-    dialect: ClassVar[Dialect]
-    held: ClassVar[type[Held]]
+class Resilient(Sending):
+    """What the transports of both libraries inherit."""
 
     def __init__(
         self,
@@ -79,8 +77,20 @@ class Resilient:
         max_hosts: int = 1024,
         replay_limit: int = 65_536,
         propagate: bool = True,
-        **options: Any,
+        verify: ssl.SSLContext | str | bool = True,
+        cert: Any = None,
+        http2: bool = False,
+        limits: Any = None,
+        proxy: Any = None,
+        trust_env: bool = True,
+        local_address: str | None = None,
+        uds: str | None = None,
+        socket_options: Any = None,
     ) -> None:
+        given = (verify, cert, http2, limits, proxy, trust_env, local_address, uds, socket_options)
+        options = {
+            name: value for (name, usual), value in zip(_USUAL.items(), given, strict=True) if value is not usual
+        }
         if inner is not None and options:
             raise TypeError(f"{', '.join(sorted(options))} must be given to the inner transport, which is not ours")
         self._inner = self._standard_inner(options) if inner is None else _checked_inner(inner)
@@ -160,204 +170,11 @@ class Resilient:
         )
         return f"<{type(self).__name__}: {', '.join(parts)}>"
 
-    # -- one request ---------------------------------------------------------------------------------------------------
-
-    def _send(self, request: Any) -> Any:
-        settings = self._settings_of(request)
-        retry, own = settings.retry, self._deadline(settings, request)
-        deadline_token = None if own is None else ambient.set(own)
-        number, number_token = 1, _counting_from_one()
-        try:
-            run = None if retry is None else self._begun(retry, settings, request)
-            while True:
-                try:
-                    response = self._attempt(request, settings, number, own)
-                except Exception as error:
-                    if retry is None:
-                        raise
-                    run = run or Repetition(self, retry, settings, request)
-                    wait = run.failed(error)
-                    if wait is None:
-                        raise
-                else:
-                    if retry is None or not _may_be_unwanted(retry, response):
-                        return response
-                    run = run or Repetition(self, retry, settings, request)
-                    try:
-                        wait = run.returned(response)
-                    except BaseException:
-                        response.close()
-                        raise
-                    if wait is None:
-                        return response
-                    response.close()
-                retry._prepare(run, wait)
-                number = run.number
-                token = attempt_variable.set(number)
-                number_token = number_token or token
-        finally:
-            if number_token is not None:
-                restore(attempt_variable, number_token)
-            if deadline_token is not None:
-                restore(ambient, deadline_token)
-
-    async def _asend(self, request: Any) -> Any:
-        settings = self._settings_of(request)
-        retry, own = settings.retry, self._deadline(settings, request)
-        deadline_token = None if own is None else ambient.set(own)
-        number, number_token = 1, _counting_from_one()
-        try:
-            run = None if retry is None else self._begun(retry, settings, request)
-            while True:
-                try:
-                    response = await self._aattempt(request, settings, number, own)
-                except Exception as error:
-                    if retry is None:
-                        raise
-                    run = run or Repetition(self, retry, settings, request)
-                    wait = run.failed(error)
-                    if wait is None:
-                        raise
-                else:
-                    if retry is None or not _may_be_unwanted(retry, response):
-                        return response
-                    run = run or Repetition(self, retry, settings, request)
-                    try:
-                        wait = run.returned(response)
-                    except BaseException:
-                        await response.aclose()
-                        raise
-                    if wait is None:
-                        return response
-                    await response.aclose()
-                await retry._aprepare(run, wait)
-                number = run.number
-                token = attempt_variable.set(number)
-                number_token = number_token or token
-        finally:
-            if number_token is not None:
-                restore(attempt_variable, number_token)
-            if deadline_token is not None:
-                restore(ambient, deadline_token)
-
-    def _attempt(self, request: Any, settings: Settings, number: int, own: Deadline | None) -> Any:
-        held = self.held(self, request, own)
-        try:
-            origin = held.origin
-            if origin.breaker is not None:
-                held.permit, held.breaker = origin.breaker.admit(), origin.breaker
-            limiter = self._limiter
-            if limiter is not None:
-                charge = limiter.admit((request,))
-                held.charge, held.limiter = charge.block() if type(charge) is Wait else charge, limiter
-            bulkhead = origin.bulkhead
-            if bulkhead is not None:
-                slot = bulkhead.admit()
-                held.slot, held.bulkhead = slot.block() if type(slot) is Wait else slot, bulkhead
-            with _Scope(self._each, settings.attempt_timeout):
-                response = self._inner.handle_request(
-                    prepared(request, number, deadline.remaining(), settings.propagate)
-                )
-            try:
-                held.answered(response, settings.streams)
-            except BaseException:
-                response.close()
-                raise
-            return response
-        except BaseException as error:
-            self._failed(held, error)
-            raise
-
-    async def _aattempt(self, request: Any, settings: Settings, number: int, own: Deadline | None) -> Any:
-        held = self.held(self, request, own)
-        try:
-            origin = held.origin
-            if origin.breaker is not None:
-                held.permit, held.breaker = origin.breaker.admit(), origin.breaker
-            limiter = self._limiter
-            if limiter is not None:
-                charge = limiter.admit((request,))
-                held.charge, held.limiter = await charge.suspend() if type(charge) is Wait else charge, limiter
-            bulkhead = origin.bulkhead
-            if bulkhead is not None:
-                slot = bulkhead.admit()
-                held.slot, held.bulkhead = await slot.suspend() if type(slot) is Wait else slot, bulkhead
-            response = await self._within(request, settings, number, own)
-            try:
-                held.answered(response, settings.streams)
-            except BaseException:
-                await response.aclose()
-                raise
-            return response
-        except BaseException as error:
-            self._failed(held, error)
-            raise
-
-    async def _within(self, request: Any, settings: Settings, number: int, own: Deadline | None) -> Any:
-        """The inner transport under the attempt's timeout: what `async with` a Timeout does, without its object."""
-        each = self._each
-        loop, task = running_task()
-        limit, outer, clock = settings.attempt_timeout, ambient.get(), each._clock
-        if limit is not None and outer is own and (own is None or clock.now() + limit < own.when):
-            # The common case, spelled out: an attempt that has its full time.
-            nearest, left = Deadline(clock.now() + limit, clock, each.name, limit, own, task), limit
-        elif (inherited := each._deadline(limit, task)) is not None:
-            nearest, left = inherited, inherited.remaining()
-        else:  # no limit, or whoever owns the inherited one will cancel this task
-            return await self._inner.handle_async_request(
-                prepared(request, number, deadline.remaining(), settings.propagate)
-            )
-        waiting = each._arm(nearest, loop, grain_of(nearest.timeout or 0.0))
-        before = task.cancelling()
-        token = ambient.set(nearest)
-        try:
-            return await self._inner.handle_async_request(prepared(request, number, left, settings.propagate))
-        except CancelledError as error:
-            fired, nearest.fired = nearest.fired, False
-            if fired and task.uncancel() <= before:
-                each._cut_off(nearest, error)
-            raise
-        finally:
-            waiting.pop(nearest, None)
-            nearest.task = None
-            restore(ambient, token)
-            if nearest.fired:  # in the very turn in which the response came, or an error
-                task.uncancel()
-            del task  # it will hold the exception, whose traceback holds this frame
-
-    def _failed(self, held: Held, error: BaseException) -> None:
-        """Give back what an attempt holds, and raise the error that users of this library expect, if it is another."""
-        try:
-            held.broken(error, ambient.get())
-        finally:
-            held.release()
-
     # -- private -------------------------------------------------------------------------------------------------------
 
     def _standard_inner(self, options: dict[str, Any]) -> Any:
         """The inner transport when none is given, with the options that are its own."""
         return Both(self.dialect.client, options)
-
-    def _settings_of(self, request: Any) -> Settings:
-        overrides = request.extensions.get(KEY)
-        return self._settings if overrides is None else self._settings.overridden(overrides)
-
-    def _deadline(self, settings: Settings, request: Any) -> Deadline | None:
-        """The request's own deadline, or None if it has none or an inherited one is nearer."""
-        total, limit = self._total, settings.timeout
-        if limit is not None and ambient.get() is None:
-            clock = total._clock
-            return Deadline(clock.now() + limit, clock, total.name, limit)
-        try:
-            return total._deadline(limit, None)
-        except DeadlineExceededError as error:
-            raise self.dialect.translated(error, request) from None
-
-    def _begun(self, retry: Retry, settings: Settings, request: Any) -> Repetition | None:
-        """A first attempt is about to be made. Its start is noted if the `Retry` will want to know."""
-        if retry._budget is not None:
-            retry._budget.deposit()
-        return None if retry._stop is None else Repetition(self, retry, settings, request)
 
     def _origin(self, text: str) -> Origin:
         origin = self._origins.layer(parsed_origin(text))
@@ -390,16 +207,6 @@ def _checked_inner(inner: Any) -> Any:
     if isinstance(inner, type) or not (hasattr(inner, "handle_request") or hasattr(inner, "handle_async_request")):
         raise TypeError(f"inner must be a transport or None, not {_arguments.shown(inner)}")
     return inner
-
-
-def _counting_from_one() -> Token[int] | None:
-    """Within a further attempt of another `Retry`, this request counts for itself."""
-    return None if attempt_variable.get() == 1 else attempt_variable.set(1)
-
-
-def _may_be_unwanted(retry: Retry, response: Any) -> bool:
-    """Whether the `Retry` has to look at a response at all."""
-    return retry._inspects_results or retry._retry_if is not is_unwanted or is_unwanted(response)
 
 
 def _standard_bulkhead(origin: str) -> Bulkhead:

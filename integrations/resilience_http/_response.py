@@ -28,7 +28,7 @@ from .methods import is_server_failure
 from .retry_after import retry_after
 
 if TYPE_CHECKING:
-    from ._resilient import Resilient
+    from ._sending import Sending
 
 
 class Held:
@@ -39,7 +39,7 @@ class Held:
         *("breaker", "bulkhead", "charge", "limiter", "origin", "permit", "slot", "stream"),
     )
 
-    def __init__(self, transport: Resilient, request: Any, own: Deadline | None) -> None:
+    def __init__(self, transport: Sending, request: Any, own: Deadline | None) -> None:
         self._entry: Entry | None = None  # for the finaliser, should entering raise
         self.breaker: CircuitBreaker | None = None  # while it waits to hear how the call went; with its permit
         self.permit: Any

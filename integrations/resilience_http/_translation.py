@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from resilience.exceptions import ResilienceError
+from resilience.exceptions import CallRejectedError, ResilienceError
 
 
 class TranslatedError(ResilienceError):
@@ -29,7 +29,5 @@ class TranslatedError(ResilienceError):
         return translation
 
     def __repr__(self) -> str:
-        # The request is in the library's own attribute; what is left are the facts.
-        facts = {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
-        shown = ", ".join(f"{name}={value!r}" for name, value in facts.items()) or ", ".join(map(repr, self.args))
-        return f"{type(self).__name__}({shown})"
+        names = self._facts if isinstance(self, CallRejectedError) else ("policy", "timeout")
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
