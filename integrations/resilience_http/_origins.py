@@ -104,7 +104,8 @@ def kept_origins(
 
     made_breaker = functools.partial(_made, "breaker", breaker, CircuitBreaker)
     made_bulkhead = functools.partial(_made, "bulkhead", bulkhead, Bulkhead)
-    for name, factory in (("breaker", breaker), ("bulkhead", bulkhead)):
+    given: tuple[tuple[str, Any], ...] = (("breaker", breaker), ("bulkhead", bulkhead))
+    for name, factory in given:
         # A layer can be called as well, with a function to guard.
         if factory is not None and (not callable(factory) or isinstance(factory, Layer)):
             raise TypeError(
