@@ -7,14 +7,13 @@ the attempt's timeout, which cuts a task off and only tells a thread.
 from __future__ import annotations
 
 from asyncio import CancelledError
-from contextvars import Token
 from typing import Any, ClassVar
 
 from resilience import RateLimiter, Retry, Timeout, deadline
 from resilience._layer import restore
 from resilience._timers import grain_of
 from resilience._wait import Wait
-from resilience.correlation import attempt as attempt_variable
+from resilience.correlation import FURTHER, attempt_number, numbered
 from resilience.deadline import Deadline, ambient
 from resilience.exceptions import DeadlineExceededError
 from resilience.timeout import _running_task as running_task
@@ -46,10 +45,11 @@ class Sending:
         settings = self._settings_of(request)
         retry, own = settings.retry, self._deadline(settings, request)
         deadline_token = None if own is None else ambient.set(own)
-        number, number_token = 1, _counting_from_one()
+        number = 1
         try:
             run = None if retry is None else self._begun(retry, settings, request)
             while True:
+                counted = _counted(number)
                 try:
                     response = self._attempt(request, settings, number, own)
                 except Exception as error:
@@ -71,13 +71,12 @@ class Sending:
                     if wait is None:
                         return response
                     response.close()
+                finally:
+                    if counted is not None:
+                        counted.__exit__()
                 retry._prepare(run, wait)
                 number = run.number
-                token = attempt_variable.set(number)
-                number_token = number_token or token
         finally:
-            if number_token is not None:
-                restore(attempt_variable, number_token)
             if deadline_token is not None:
                 restore(ambient, deadline_token)
 
@@ -85,10 +84,11 @@ class Sending:
         settings = self._settings_of(request)
         retry, own = settings.retry, self._deadline(settings, request)
         deadline_token = None if own is None else ambient.set(own)
-        number, number_token = 1, _counting_from_one()
+        number = 1
         try:
             run = None if retry is None else self._begun(retry, settings, request)
             while True:
+                counted = _counted(number)
                 try:
                     response = await self._aattempt(request, settings, number, own)
                 except Exception as error:
@@ -110,13 +110,12 @@ class Sending:
                     if wait is None:
                         return response
                     await response.aclose()
+                finally:
+                    if counted is not None:
+                        counted.__exit__()
                 await retry._aprepare(run, wait)
                 number = run.number
-                token = attempt_variable.set(number)
-                number_token = number_token or token
         finally:
-            if number_token is not None:
-                restore(attempt_variable, number_token)
             if deadline_token is not None:
                 restore(ambient, deadline_token)
 
@@ -234,9 +233,13 @@ class Sending:
         return None if retry._stop is None else Repetition(self, retry, settings, request)
 
 
-def _counting_from_one() -> Token[int] | None:
-    """Within a further attempt of another `Retry`, this request counts for itself."""
-    return None if attempt_variable.get() == 1 else attempt_variable.set(1)
+def _counted(number: int) -> numbered | None:
+    """Let `attempt_number()` be that of this request, also within a further attempt of another `Retry`."""
+    if number == 1 and not (FURTHER and attempt_number() != 1):
+        return None
+    counted = numbered(number)
+    counted.__enter__()
+    return counted
 
 
 def _may_be_unwanted(retry: Retry, response: Any) -> bool:

@@ -13,11 +13,9 @@ class TranslatedError(ResilienceError):
     Pickling and the facts are the toolkit's, `.request` is the library's.
     """
 
-    request: Any
-
     def __init__(self, *facts: Any, request: Any = None) -> None:
         super().__init__(*facts)
-        self.request = request
+        setattr(self, "request", request)  # noqa: B010 - a property of the library's part
 
     @classmethod
     def of(cls, error: ResilienceError, request: Any) -> Self:
@@ -25,7 +23,7 @@ class TranslatedError(ResilienceError):
         translation = cls.__new__(cls)
         translation.args = error.args
         translation.__dict__.update(error.__dict__)
-        translation.request = request
+        setattr(translation, "request", request)  # noqa: B010
         return translation
 
     def __repr__(self) -> str:

@@ -17,6 +17,8 @@ So `except httpx2.HTTPError` keeps working. All of them have a `.request` and ca
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx2
 from resilience_http._translation import TranslatedError
 
@@ -51,7 +53,7 @@ class HTTPCallTimeoutError(TranslatedError, exceptions.CallTimeoutError, httpx2.
     """The request was sent and took too long."""
 
 
-ERRORS = {
+ERRORS: dict[type[exceptions.ResilienceError], Any] = {
     exceptions.CallRejectedError: HTTPCallRejectedError,
     exceptions.CircuitOpenError: HTTPCircuitOpenError,
     exceptions.BulkheadFullError: HTTPBulkheadFullError,

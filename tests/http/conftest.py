@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.conftest import Colour
@@ -11,5 +9,5 @@ from tests.http.scripted import LIBRARIES, Kit
 
 
 @pytest.fixture(params=LIBRARIES)
-def kit(request: pytest.FixtureRequest, colour: Colour) -> Iterator[Kit]:
+def kit(request: pytest.FixtureRequest, colour: Colour) -> Kit:
     return Kit(request.param, colour)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -39,7 +40,7 @@ class Gauge:
             async def aclose(self) -> None:
                 self.close()
 
-        self.answer = lambda: library.Response(200, stream=Body())
+        self.answer: Callable[[], Any] = lambda: library.Response(200, stream=Body())
 
     def handle_request(self, request: Any) -> Any:
         with self.lock:

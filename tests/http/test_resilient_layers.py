@@ -77,9 +77,9 @@ def test_an_open_circuit_refuses_requests_to_its_origin_without_sending_them(kit
     assert len(server.requests) == 1  # the retry met the open circuit, and that ended it
     assert caught.value.policy == ORIGIN
     assert caught.value.retry_after == pytest.approx(10.0, abs=0.2)
+    assert str(caught.value.request.url) == URL
     assert isinstance(caught.value, CircuitOpenError)
     assert isinstance(caught.value, kit.library.TransportError)
-    assert str(caught.value.request.url) == URL
     with pytest.raises(kit.library.HTTPError):
         kit.request(transport)
     assert len(server.requests) == 1

@@ -46,7 +46,7 @@ class Real:
         return self.package.ResilientTransport(inner, **settings)
 
     def run(self, scenario: Callable[[Any], Any], transport: Any = None, **client: Any) -> Any:
-        """The outcome of `scenario(client)`, which returns what the client returns, or a coroutine function's result."""
+        """The outcome of `scenario(client)`; in a task, what that returns is awaited."""
         client.setdefault("timeout", PATIENCE)
         transport = self.transport() if transport is None else transport
         if not self.is_async:
@@ -62,7 +62,8 @@ class Real:
 
 @pytest.fixture(params=[(name, is_async) for name in LIBRARIES for is_async in (False, True)], ids=str)
 def real(request: pytest.FixtureRequest, service: tuple[str, Application]) -> Real:
-    return Real(*request.param, service)
+    name, is_async = request.param
+    return Real(name, is_async, service)
 
 
 def test_one_line_makes_a_client_that_survives_a_flaky_server(real: Real) -> None:

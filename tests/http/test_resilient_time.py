@@ -30,10 +30,10 @@ def test_attempts_that_all_take_too_long_raise_an_error_that_is_both(kit: Kit) -
     transport = kit.transport(kit.server(Answer(200, after=20.0)), attempt_timeout=2.0)
     with pytest.raises(kit.package.HTTPCallTimeoutError) as caught, recorded_events(CallTimedOut) as events:
         kit.request(transport)
+    assert str(caught.value.request.url) == URL
     assert isinstance(caught.value, CallTimeoutError)
     assert isinstance(caught.value, kit.library.TimeoutException)
     assert (caught.value.policy, caught.value.timeout) == ("attempt timeout", 2.0)
-    assert str(caught.value.request.url) == URL
     assert len(caught.value.__notes__) == 3
     assert len(events) == 3
     assert transport.breaker(ORIGIN).statistics().failures == 3
@@ -211,9 +211,10 @@ def test_with_no_time_left_nothing_is_sent(kit: Kit) -> None:
         kit.under(Timeout(5.0), late)
     assert server.requests == []
     if not kit.colour.is_async:  # a task is cancelled by the owner of the deadline
+        error: Any = caught.value
+        assert str(error.request.url) == URL
         assert isinstance(caught.value, kit.package.HTTPDeadlineExceededError)
         assert isinstance(caught.value, kit.library.TimeoutException)
-        assert str(caught.value.request.url) == URL
 
 
 def test_time_that_runs_out_before_an_attempt_is_a_refusal(kit: Kit) -> None:
