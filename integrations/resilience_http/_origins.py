@@ -30,21 +30,18 @@ class Origins(Keyed):
     def enter(self, key: OriginKey) -> Entry:
         """The entry of an origin, in use from now on; it is made if there is none."""
         machine = self._machine
-        entry = machine.entries.get(key)
-        if entry is not None and not machine.late:
-            free = machine.free
-            try:
-                free.pop()
-            except IndexError:  # somebody is inside
-                return self._enter(key)
-            try:
-                known = machine.entries.get(key) is entry
-                if known:
-                    machine.begin_locked(entry, self._clock.now())
-            finally:
-                free.append(None)
-            if known:
+        free = machine.free
+        try:
+            free.pop()
+        except IndexError:  # somebody is inside: the long way waits for its turn
+            return self._enter(key)
+        try:
+            entry = machine.entries.get(key)
+            if entry is not None and not machine.late:
+                machine.begin_locked(entry, self._clock.now())
                 return entry
+        finally:
+            free.append(None)
         return self._enter(key)
 
     def leave(self, entry: Entry) -> None:

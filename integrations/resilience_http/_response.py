@@ -23,7 +23,7 @@ from resilience.deadline import Deadline, ambient
 from resilience.exceptions import CallTimeoutError, ResilienceError
 from resilience.timeout import _running_task as running_task
 
-from ._origins import Origin
+from ._origins import Origin, origin_of
 from .methods import is_server_failure
 from .retry_after import retry_after
 
@@ -51,8 +51,7 @@ class Held:
         self._transport = transport
         self._request = request
         self._own = own
-        url = request.url
-        self._entry = transport._origins.enter((url.scheme, url.raw_host, url.port))
+        self._entry = transport._origins.enter(origin_of(request.url))
         self.origin: Origin = cast("Origin", self._entry.layer)
 
     # -- the permits ---------------------------------------------------------------------------------------------------

@@ -205,3 +205,11 @@ def test_the_public_names_are_sorted_and_documented(kit: Kit) -> None:
     names = kit.package.__all__
     assert names == sorted(names)
     assert all(getattr(kit.package, name).__doc__ for name in names)
+
+
+def test_without_an_inner_transport_one_is_made_and_closed(kit: Kit) -> None:
+    transport = kit.package.ResilientTransport(limits=kit.library.Limits(max_connections=3), trust_env=False)
+    client = kit.client(transport)
+    kit.colour.enter(client)
+    kit.colour.exit(client)
+    kit.colour.run(transport.aclose() if kit.colour.is_async else transport.close())

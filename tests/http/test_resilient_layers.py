@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from resilience import (
     RateLimitExceededError,
     State,
 )
+from resilience._machine import SUCCESS
 from tests.http.scripted import ORIGIN, URL, Answer, Kit
 
 
@@ -373,15 +375,21 @@ def test_a_lost_race_for_the_lock_takes_the_long_way(kit: Kit) -> None:
     """The directory is locked by somebody when a request enters and when it leaves."""
     transport = kit.transport(kit.server(Answer(200)))
     kit.request(transport)
-    origins = transport._origins
-    lock = origins._machine.lock
-    entry = origins.enter(("https", b"api.example.com", None))
-    lock.acquire()
-    origins.leave(entry)
-    lock.release()
-    assert origins.enter(("https", b"api.example.com", None)) is entry
+    origins, key = transport._origins, ("https", b"api.example.com", None)
+    machine = origins._machine
+    machine.free = deque()  # as it looks while somebody is inside
+    first = origins.enter(key)
+    machine.free = machine.lock.free
+    second = origins.enter(key)
+    assert first is second
     assert transport.statistics().in_use == 1
-    origins.leave(entry)
+    with machine.lock:
+        origins.leave(first)  # cannot wait, so it is handed over
+    assert machine.late
+    assert origins.enter(key) is first  # the long way again, because of what was handed over
+    machine.late.append((machine.end_locked, (first, kit.clock.now()), SUCCESS))
+    origins.leave(second)
+    assert not machine.late
     assert transport.statistics().in_use == 0
 
 

@@ -294,6 +294,14 @@ def test_the_budget_is_shared_by_all_requests(kit: Kit) -> None:
     assert transport.retry.statistics().retries == 3
 
 
+def test_without_a_budget_every_request_has_all_its_attempts(kit: Kit) -> None:
+    server = kit.server(Answer(503))
+    transport = kit.transport(server, budget=None, breaker=None)
+    for _ in range(20):
+        kit.request(transport)
+    assert len(server.requests) == 60
+
+
 @pytest.mark.parametrize("retry,attempts", [(False, 1), (True, 3), (1, 1), (2, 2), (5, 5)])
 def test_a_request_may_say_how_often_it_is_tried(kit: Kit, retry: Any, attempts: int) -> None:
     server = kit.server(Answer(503))

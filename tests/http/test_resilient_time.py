@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import Any
 
 import pytest
 
 from resilience import CallTimedOut, CallTimeoutError, DeadlineExceededError, Retry, Timeout, remaining
+from resilience.clock import turn
 from resilience.testing import recorded_events
 from tests.http.scripted import ORIGIN, URL, Answer, Kit
 
@@ -241,3 +244,45 @@ def test_a_slot_is_waited_for_no_longer_than_the_deadline(kit: Kit) -> None:
         kit.request(transport)
     assert kit.clock.now() == pytest.approx(1005.0, abs=0.2)
     kit.close(response)
+
+
+def test_a_result_that_comes_in_spite_of_the_cancellation_counts_and_the_task_is_not_cancelled(kit: Kit) -> None:
+    """Something inside swallowed our cancellation and had its answer after all."""
+    if not kit.colour.is_async:
+        return
+
+    class Stubborn(kit.library.AsyncBaseTransport):  # type: ignore[name-defined,misc]
+        async def handle_async_request(self, request: Any) -> Any:
+            with contextlib.suppress(asyncio.CancelledError):
+                await kit.clock.asleep(50.0)
+            await turn()
+
+            class Body(kit.library.AsyncByteStream):  # type: ignore[name-defined,misc]
+                async def __aiter__(self) -> Any:
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await kit.clock.asleep(50.0)
+                    await turn()
+                    yield b"late"
+
+            return kit.library.Response(200, stream=Body())
+
+    async def scenario() -> int:
+        transport = kit.transport(Stubborn())
+        response = await transport.handle_async_request(kit.library.Request("GET", URL))
+        chunks = response.stream.__aiter__()
+        assert await anext(chunks) == b"late"
+        with pytest.raises(kit.package.HTTPCallTimeoutError):
+            await anext(chunks)
+        await response.aclose()
+        assert transport.statistics().in_use == 0
+        task = asyncio.current_task()
+        assert task is not None
+        return task.cancelling()
+
+    assert kit.colour.run(scenario()) == 0
+
+
+def test_without_a_task_there_is_no_timeout_and_a_clear_error(kit: Kit) -> None:
+    coroutine = kit.transport(kit.server(Answer(200))).handle_async_request(kit.library.Request("GET", URL))
+    with pytest.raises(RuntimeError, match="asyncio"):
+        coroutine.send(None)
