@@ -393,6 +393,19 @@ def test_a_lost_race_for_the_lock_takes_the_long_way(kit: Kit) -> None:
     assert transport.statistics().in_use == 0
 
 
+def test_what_was_handed_over_is_applied_first(kit: Kit) -> None:
+    """So that a decision sees all that came before it."""
+    transport = kit.transport(kit.server(Answer(200)))
+    kit.request(transport)
+    origins, key = transport._origins, ("https", b"api.example.com", None)
+    entry = origins.enter(key)
+    with origins._machine.lock:
+        origins.leave(entry)
+    origins.enter(key)
+    assert (entry.calls, len(origins._machine.late)) == (1, 0)
+    origins.leave(entry)
+
+
 def test_releasing_in_the_same_moment_as_an_eviction_of_the_origin_is_harmless(kit: Kit) -> None:
     transport = kit.transport(kit.server(Answer(200, "x")))
     response = kit.open(transport)

@@ -294,6 +294,22 @@ def test_the_budget_is_shared_by_all_requests(kit: Kit) -> None:
     assert transport.retry.statistics().retries == 3
 
 
+def test_the_budget_counts_first_attempts(kit: Kit) -> None:
+    budget = RetryBudget(0.5, minimum_per_second=0.0)
+    server = kit.server(Answer(503))
+    transport = kit.transport(server, budget=budget, breaker=None)
+    for _ in range(4):
+        kit.request(transport)
+    assert (budget.statistics().deposits, budget.statistics().withdrawals) == (4, 2)
+
+
+def test_a_stop_strategy_counts_from_the_start_of_the_request(kit: Kit) -> None:
+    server = kit.server(Answer(503, after=5.0))
+    retry = Retry(kit.library.ReadError, attempts=9, wait=NO_WAIT, stop=tenacity.stop_after_delay(8.0))
+    kit.request(kit.transport(server, retry=retry))
+    assert len(server.requests) == 2
+
+
 def test_without_a_budget_every_request_has_all_its_attempts(kit: Kit) -> None:
     server = kit.server(Answer(503))
     transport = kit.transport(server, budget=None, breaker=None)
