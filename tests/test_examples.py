@@ -16,6 +16,12 @@ from resilience.testing import ManualClock, run
 ROOT = Path(__file__).resolve().parent.parent / "examples"
 EXAMPLES = sorted(path.stem for path in ROOT.glob("*.py") if path.stem != "__init__")
 EXPECTED: dict[str, list[str]] = {
+    "http_client": [
+        "prices: 42 after 3 requests",
+        "order: 503 after 1 request",
+        "stock: HTTPCircuitOpenError - and httpx knows it too: True",
+        "the server was asked 16 times in place of 300, always for cart-7",
+    ],
     "standard_pipeline": [
         "at worst: 20.0 seconds",
         "attempt 1",
