@@ -43,10 +43,9 @@ class Shop(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """It does not mind a client that closes a connection."""
+    """A server that does not mind a client which closes a connection."""
 
-    def handle_error(self, *_: object) -> None:
-        """Not on this terminal either."""
+    handle_error = Shop.log_message
 
 
 @contextmanager

@@ -175,6 +175,13 @@ def test_a_transport_within_a_transport_keeps_the_first_translation(kit: Kit) ->
     assert outer.statistics().in_use == inner.statistics().in_use == 0
 
 
+def test_an_error_that_is_of_this_library_already_is_raised_as_it_is(kit: Kit) -> None:
+    error = kit.package.HTTPCircuitOpenError("inner", 1.0, request=kit.library.Request("GET", "http://elsewhere/"))
+    with pytest.raises(kit.package.HTTPCircuitOpenError) as caught:
+        kit.request(kit.transport(kit.server(error)))
+    assert caught.value is error
+
+
 def test_entering_leaving_and_closing_reach_the_inner_transport(kit: Kit) -> None:
     server = kit.server(Answer(200))
     transport = kit.transport(server)

@@ -286,3 +286,40 @@ def test_without_a_task_there_is_no_timeout_and_a_clear_error(kit: Kit) -> None:
     coroutine = kit.transport(kit.server(Answer(200))).handle_async_request(kit.library.Request("GET", URL))
     with pytest.raises(RuntimeError, match="asyncio"):
         coroutine.send(None)
+
+
+@pytest.mark.parametrize("where", ["headers", "body"])
+def test_a_stranger_who_cancels_in_the_same_moment_is_not_taken_for_us(kit: Kit, where: str) -> None:
+    if not kit.colour.is_async:
+        return
+
+    async def both_cancel() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        kit.clock.advance(31.0)  # our deadline is due in this turn of the loop
+        task.cancel()
+        await kit.clock.asleep(1.0)
+
+    class Doomed(kit.library.AsyncBaseTransport):  # type: ignore[name-defined,misc]
+        async def handle_async_request(self, request: Any) -> Any:
+            if where == "headers":
+                await both_cancel()
+
+            class Body(kit.library.AsyncByteStream):  # type: ignore[name-defined,misc]
+                async def __aiter__(self) -> Any:
+                    await both_cancel()
+                    yield b""
+
+            return kit.library.Response(200, stream=Body())
+
+    transport = kit.transport(Doomed(), retry=None)
+
+    async def scenario() -> int:
+        with pytest.raises(asyncio.CancelledError):
+            await kit.client(transport).get(URL)
+        task = asyncio.current_task()
+        assert task is not None
+        return task.uncancel()
+
+    assert kit.colour.run(scenario()) == 0
+    assert transport.statistics().in_use == 0

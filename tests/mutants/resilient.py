@@ -239,7 +239,7 @@ MUTANTS = [
         "_response",
         "if fired and task.uncancel() <= before:",
         "if fired and task.uncancel() is not None:",
-        SWEEP,
+        TIME,
     ),
     mutant(
         "a swallowed cancellation of a body stays",
@@ -267,6 +267,13 @@ MUTANTS = [
         "_sending",
         "            if fired and task.uncancel() <= before:\n",
         "            if False:\n",
+        TIME,
+    ),
+    mutant(
+        "a stranger's cancellation of an attempt is ours",
+        "_sending",
+        "            if fired and task.uncancel() <= before:\n",
+        "            if fired and task.uncancel() is not None:\n",
         TIME,
     ),
     mutant(
