@@ -333,31 +333,33 @@ MUTANTS = [
     mutant(
         "the id overwrites",
         "_propagation",
-        "identity is not None and REQUEST_ID not in headers",
+        "identity is not None and _REQUEST_ID not in present",
         "identity is not None",
         HEADERS,
     ),
     mutant(
         "the trace overwrites",
         "_propagation",
-        "trace is not None and TRACEPARENT not in headers",
+        "trace is not None and _TRACEPARENT not in present",
         "trace is not None",
         HEADERS,
     ),
-    mutant("the state overwrites", "_propagation", "child.state and TRACESTATE not in headers", "child.state", HEADERS),
+    mutant(
+        "the state overwrites", "_propagation", "child.state and _TRACESTATE not in present", "child.state", HEADERS
+    ),
     mutant(
         "the time overwrites",
         "_propagation",
-        "left is not None and REQUEST_TIMEOUT not in headers",
+        "left is not None and _REQUEST_TIMEOUT not in present",
         "left is not None",
         HEADERS,
     ),
-    mutant("the attempt overwrites", "_propagation", "number > 1 and ATTEMPT not in headers", "number > 1", HEADERS),
+    mutant("the attempt overwrites", "_propagation", "number > 1 and _ATTEMPT not in present", "number > 1", HEADERS),
     mutant(
-        "the first attempt is numbered", "_propagation", "number > 1 and ATTEMPT", "number > 0 and ATTEMPT", HEADERS
+        "the first attempt is numbered", "_propagation", "number > 1 and _ATTEMPT", "number > 0 and _ATTEMPT", HEADERS
     ),
     mutant("the parent-id stays", "_propagation", "child = trace.child()", "child = trace", HEADERS),
-    mutant("the caller's headers are changed", "_propagation", "    headers = headers.copy()\n", "", HEADERS),
+    mutant("the caller's headers are changed", "_propagation", "    headers = type(headers)(headers)\n", "", HEADERS),
     mutant(
         "the caller's request is changed",
         "_propagation",
