@@ -40,7 +40,7 @@ def build(name: str, body: bool) -> Callable[[Colour], list[Case]]:
     def cases(colour: Colour) -> list[Case]:
         library, package = importlib.import_module(name), importlib.import_module(f"resilience_{name}")
         null = null_transport(library, body)
-        settings = {
+        settings: dict[str, dict[str, Any]] = {
             OURS: {},
             "without headers": {"propagate": False},
             "without timeouts": {"propagate": False, "timeout": None, "attempt_timeout": None},
