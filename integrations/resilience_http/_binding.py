@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -37,7 +37,7 @@ class Binding:
 
     client: Any
     core: Any
-    errors: Mapping[type[BaseException], type[Exception]]
+    errors: Mapping[type[BaseException], Callable[..., Exception]]
 
     @classmethod
     def of(cls, client: Any, core: Any) -> Binding:
@@ -55,5 +55,5 @@ class Binding:
         """The client's exception for one of the core's, with `request` attached; None for any other exception."""
         for kind in type(error).__mro__:
             if kind in self.errors:
-                return self.errors[kind](str(error), request=request)  # type: ignore[call-arg]
+                return self.errors[kind](str(error), request=request)
         return None
