@@ -17,6 +17,12 @@ from resilience.testing import ManualClock, run
 ROOT = Path(__file__).resolve().parent.parent / "examples"
 EXAMPLES = sorted(path.stem for path in ROOT.glob("*.py") if path.stem != "__init__")
 EXPECTED: dict[str, list[str]] = {
+    "http_client": [
+        "prices: 42 after 3 requests",
+        "order: 503 after 1 request",
+        "stock: HTTPCircuitOpenError - and httpx knows it too: True",
+        "the server was asked 16 times in place of 300, always for cart-7",
+    ],
     "pooled_tasks": [
         "35 answers, each to its own question: True",
         "in use: 0 and never more than 3",
