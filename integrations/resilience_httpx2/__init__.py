@@ -14,6 +14,7 @@ from ._errors import (
     HTTPPoolExhaustedError,
     HTTPRateLimitExceededError,
 )
+from ._pooled import PooledTransport
 from ._resilient import ResilientTransport
 
 __all__ = [
@@ -24,5 +25,6 @@ __all__ = [
     "HTTPDeadlineExceededError",
     "HTTPPoolExhaustedError",
     "HTTPRateLimitExceededError",
+    "PooledTransport",
     "ResilientTransport",
 ]
