@@ -122,7 +122,7 @@ class SyncPool(Pool):
 
 
 class Body:
-    """The body of a response. It holds the place until closed; if it broke or was not read, that ends the connection."""
+    """The body of a response. It holds the place until closed; one that broke or was not read ends the connection."""
 
     def __init__(self, pool: SyncPool, place: Place, request: Any, stream: Any) -> None:
         self._pool = pool
