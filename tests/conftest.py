@@ -10,10 +10,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import trustme
 from hypothesis import HealthCheck, settings
 
 from resilience import Layer, events
 from resilience.testing import ManualClock, VirtualLoop, use_clock
+
+from .http_servers import LIBRARIES, Http, ScriptedServer, keep_alive, uvicorn_server
 
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 settings.load_profile("default")
@@ -95,6 +98,37 @@ def colour(request: pytest.FixtureRequest, clock: ManualClock) -> Iterator[Colou
     colour = Colour(request.param, clock)
     yield colour
     colour.close()
+
+
+@pytest.fixture(
+    params=[(library, colour) for library in LIBRARIES for colour in ("sync", "async")],
+    ids=lambda param: f"{param[0].name}-{param[1]}",
+)
+def http(request: pytest.FixtureRequest) -> Iterator[Http]:
+    """Each client library, in each colour."""
+    http = Http(*request.param)
+    yield http
+    http.end()
+
+
+@pytest.fixture(scope="session")
+def uvicorn() -> Iterator[str]:
+    """The address of a real server."""
+    with uvicorn_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    """Who signs the certificates of the tests."""
+    return trustme.CA()
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedServer]:
+    """A server that counts its connections and answers with the path."""
+    with ScriptedServer(keep_alive) as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import ssl
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, cast
 from urllib.parse import parse_qs
 
 import httpcore
@@ -224,7 +225,7 @@ class Http:
         async def main() -> Any:
             return await result
 
-        return self._runner.run(main())
+        return self._runner.run(main(), context=contextvars.copy_context())
 
     def transport(self, **options: Any) -> Any:
         return self.library.bound.PooledTransport(**{"verify": False, "trust_env": False, **options})
@@ -247,20 +248,17 @@ class Http:
         return self.run(client.send(client.build_request(method, url, **options), stream=True))
 
     def read(self, response: Any) -> bytes:
-        body: bytes = self.run(response.aread() if self.is_async else response.read())
-        return body
+        return cast("bytes", self.run(response.aread() if self.is_async else response.read()))
 
     def first_part(self, response: Any) -> bytes:
         """The first part of the body, and no more."""
         if not self.is_async:
-            part: bytes = next(response.iter_raw())
-            return part
+            return cast("bytes", next(response.iter_raw()))
 
         async def first() -> bytes:
             return await anext(response.aiter_raw())
 
-        part = self.run(first())
-        return part
+        return cast("bytes", self.run(first()))
 
     def finish(self, response: Any) -> None:
         self.run(response.aclose() if self.is_async else response.close())
@@ -296,3 +294,9 @@ class Http:
             self.close(client)
         if self._runner is not None:
             self._runner.close()
+
+
+def in_use(client: Any) -> tuple[int, int, int]:
+    """How many connections of the client's transport are in use and idle, and how many requests wait."""
+    now = client._transport.statistics()
+    return now.in_use, now.idle, now.waiting

@@ -10,34 +10,7 @@ from typing import Any
 
 import pytest
 
-from .http_servers import LIBRARIES, Http, Peer, ScriptedServer, keep_alive, uvicorn_server
-
-COMBINATIONS = [(library, colour) for library in LIBRARIES for colour in ("sync", "async")]
-
-
-@pytest.fixture(params=COMBINATIONS, ids=lambda param: f"{param[0].name}-{param[1]}")
-def http(request: pytest.FixtureRequest) -> Iterator[Http]:
-    http = Http(*request.param)
-    yield http
-    http.end()
-
-
-@pytest.fixture(scope="module")
-def uvicorn() -> Iterator[str]:
-    with uvicorn_server() as url:
-        yield url
-
-
-@pytest.fixture
-def server() -> Iterator[ScriptedServer]:
-    with ScriptedServer(keep_alive) as server:
-        yield server
-
-
-def in_use(client: Any) -> tuple[int, int, int]:
-    now = client._transport.statistics()
-    return now.in_use, now.idle, now.waiting
-
+from .http_servers import Http, Peer, ScriptedServer, in_use, keep_alive
 
 # -- reuse -------------------------------------------------------------------------------------------------------------
 

@@ -90,6 +90,10 @@ class Pool:
         if place.generation != self.connections.generation:
             raise self.core.ConnectError("the transport was closed")
 
+    def reusable(self, place: Place) -> bool:
+        """Whether the connection of a response that was closed can serve another request."""
+        return place.connection.is_idle() and not surplus(place.connection)
+
     def disconnect(self, place: Place) -> None:
         """Close the socket of a place that is to get another one."""
         place.stream.close()
@@ -137,6 +141,16 @@ class Pool:
         now = self.statistics()
         limit = "" if now.max_connections is None else f" of {now.max_connections}"
         return f"{now.in_use}{limit} connections in use, {now.idle} idle, {now.waiting} requests waiting"
+
+
+def surplus(connection: Any) -> bool:
+    """Whether the server has sent more than the response: it would be taken for the beginning of the next one.
+
+    The core library does not look, and what it has received but not used is private to it. This is the only private
+    name that is relied on; without it the check is left out, and a test says so.
+    """
+    state = getattr(connection, "_h11_state", None)
+    return state is not None and bool(state.trailing_data[0])
 
 
 def delays() -> Iterator[float]:

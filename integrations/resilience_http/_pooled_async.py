@@ -11,9 +11,10 @@ from resilience._wait import metered
 from resilience.clock import turn
 
 from ._connections import Place, Waiter
+from ._dial_async import connect
 from ._exchange import SECURE, Pool, delays
 from ._options import Options
-from ._stream_async import AsyncStream, connect
+from ._stream_async import AsyncStream
 
 
 class AsyncPool(Pool):
@@ -174,7 +175,7 @@ class Body:
             return
         try:
             await self._stream.aclose()
-            reusable = place.connection.is_idle()
+            reusable = self._pool.reusable(place)
         except BaseException as error:
             self._pool.release(place, False)
             self._pool.translate(error, self._request)

@@ -146,7 +146,7 @@ class Body:
             return
         try:
             self._stream.close()
-            reusable = place.connection.is_idle()
+            reusable = self._pool.reusable(place)
         except BaseException as error:
             self._pool.release(place, False)
             self._pool.translate(error, self._request)

@@ -7,18 +7,15 @@ received since the request began, which decides whether the request may be repea
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
-from ._options import SocketOption
 from ._stream_sync import readable
 
 _MOST_BUFFERED = 1 << 18  # bytes that were received but not read; beyond that the transport is paused
-_PATIENCE_WITH_AN_ADDRESS = 0.25  # seconds until the next one is tried beside it (RFC 8305, section 5)
 
 
 class AsyncStream(asyncio.Protocol):
@@ -201,48 +198,3 @@ def _expire(future: asyncio.Future[None], kind: Callable[[], Exception]) -> None
 
 def _handshake(timeout: float | None) -> float:
     return 86_400.0 if timeout is None else 2.0 * timeout + 1.0
-
-
-async def connect(
-    core: Any,
-    host: str,
-    port: int,
-    *,
-    uds: str | None,
-    local_address: str | None,
-    options: tuple[SocketOption, ...],
-    timeout: float | None,
-) -> AsyncStream:
-    """A connected stream, over TCP or to a Unix socket. Raises the `ConnectError` or `ConnectTimeout` of `core`."""
-    loop = asyncio.get_running_loop()
-    stream = AsyncStream(core)
-    try:
-        async with asyncio.timeout(timeout):
-            if uds is not None:
-                await loop.create_unix_connection(lambda: stream, uds)
-            else:
-                local = None if local_address is None else (local_address, 0)
-                extra: dict[str, Any] = {}
-                if isinstance(loop, asyncio.BaseEventLoop) and not _is_address(host):
-                    extra["happy_eyeballs_delay"] = _PATIENCE_WITH_AN_ADDRESS
-                await loop.create_connection(lambda: stream, host, port, local_addr=local, **extra)
-        if options:
-            raw = cast("socket.socket", stream.get_extra_info("socket"))
-            for option in options:
-                raw.setsockopt(*option)
-    except BaseException as error:
-        stream.close()
-        if isinstance(error, TimeoutError):
-            raise core.ConnectTimeout(str(error) or "connecting took too long") from error
-        if isinstance(error, (OSError, UnicodeError)):  # a host name can be too long to be encoded
-            raise core.ConnectError(str(error)) from error
-        raise
-    return stream
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
