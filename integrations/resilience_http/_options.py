@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -72,6 +73,8 @@ def checked_options(
             raise TypeError(f"{name} must be True or False, not {_arguments.shown(flag)}")
     if not (http1 or http2):
         raise ValueError("http1 and http2 must not both be False")
+    if http2 and importlib.util.find_spec("h2") is None:
+        raise ModuleNotFoundError(f"http2=True needs h2: pip install '{binding.name}[http2]'")
     if not isinstance(verify, (ssl.SSLContext, str, bool)):
         raise TypeError(f"verify must be an ssl.SSLContext, a path, True or False, not {_arguments.shown(verify)}")
     return Options(
