@@ -331,6 +331,7 @@ def test_a_response_dropped_in_another_thread_or_after_its_loop_gives_nothing_ba
 
         asyncio.run(again())
         server.settle()
+        collected([])
 
 
 def test_without_asyncio_a_request_is_refused_clearly(library: Library) -> None:

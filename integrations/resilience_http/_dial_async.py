@@ -71,7 +71,8 @@ async def _resolve(loop: asyncio.AbstractEventLoop, host: str, port: int) -> lis
 
 async def _attempt(loop: asyncio.AbstractEventLoop, address: Address, local_address: str | None) -> socket.socket:
     family, target = address
-    raw = socket.socket(family, socket.SOCK_STREAM)
+    # The event loop switches Nagle's algorithm off only where the protocol is spelt out.
+    raw = socket.socket(family, socket.SOCK_STREAM, 0 if family == socket.AF_UNIX else socket.IPPROTO_TCP)
     try:
         raw.setblocking(False)
         if local_address is not None and family != socket.AF_UNIX:
