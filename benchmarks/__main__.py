@@ -9,7 +9,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import failure, memory, rejection, report, stacks, success, transport
+from . import failure, http, memory, rejection, report, stacks, success, transport
+from .http_storm import Aftermath
 from .measure import Effort, Measured, measure
 from .memory import Footprint
 
@@ -32,10 +33,13 @@ def main() -> None:
     results = _measured(options.only.lower(), effort, console)
     footprints = _footprints(options.only.lower(), keys, console)
     report.print_tables(results, footprints, console)
+    throughputs, storms = _http(options.only.lower(), http.QUICK if options.quick else http.FULL, console)
+    http.print_tables(throughputs, storms, console)
     # RESULTS.md is always one whole and careful run, never a patchwork.
     if not (options.quick or options.only or options.no_write):
         today = datetime.now(UTC).date()
-        RESULTS.write_text(report.markdown(results, footprints, effort, today), encoding="utf-8")
+        text = report.markdown(results, footprints, effort, today) + "\n" + http.markdown(throughputs, storms)
+        RESULTS.write_text(text, encoding="utf-8")
         console.print(f"wrote {RESULTS.name}")
 
 
@@ -57,6 +61,11 @@ def _footprints(only: str, keys: int, console: Console) -> list[Footprint]:
             status.update(f"{memory.GROUP}: {name}, {keys:,} keys")
             footprints.append(memory.footprint(name, keys))
         return footprints
+
+
+def _http(only: str, effort: http.Effort, console: Console) -> tuple[list[http.Throughput], list[Aftermath]]:
+    with console.status("") as status:
+        return http.measure(only, effort, status.update)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any
 
 from resilience_http._connections import Connections, Place, Waiter
 
+from resilience._machine import ABANDONED
 from resilience.clock import SYSTEM
 from resilience.testing import ManualClock
 
@@ -154,8 +155,9 @@ def test_a_ticket_of_a_closed_loop_passes_its_turn_on() -> None:
     connections.release(place, True)
     assert next_one.place is place
     assert (gone.granted, next_one.granted) == (False, True)
-    task._log_destroy_pending = False  # type: ignore[attr-defined]
-    task.get_coro().close()  # type: ignore[union-attr]
+    buried: Any = task
+    buried._log_destroy_pending = False
+    buried.get_coro().close()
 
 
 def test_starting_afresh_wakes_those_that_wait_with_nothing() -> None:
@@ -185,6 +187,18 @@ def test_starting_afresh_forgets_what_was_handed_over() -> None:
     assert connections.statistics().in_use == 0
 
 
+def test_a_decision_sees_what_was_handed_over_before_it() -> None:
+    connections = Connections(1, max_queue=1)
+    place = connected(connections.acquire("a"))
+    gone = waiting(connections.acquire("a"))
+    connections.release(place, True)
+    second = waiting(connections.acquire("a"))
+    with connections.lock:
+        connections.leave(gone)
+    assert type(connections.acquire("a")) is Waiter, "there is room in the queue, for the second has its place by now"
+    assert second.place is place
+
+
 def test_whoever_comes_next_applies_what_a_finaliser_handed_over() -> None:
     for step in ("acquire", "release", "closed", "withdraw", "statistics"):
         connections = Connections(2)
@@ -206,6 +220,49 @@ def test_whoever_comes_next_applies_what_a_finaliser_handed_over() -> None:
         assert not connections.late
 
 
+def test_a_statistic_sees_what_was_handed_over_before_it() -> None:
+    connections = Connections(1)
+    place = connections.acquire("a")
+    assert type(place) is Place
+    with connections.lock:
+        connections.drop(place)
+    assert connections.statistics().in_use == 0
+
+
+def test_the_connection_used_last_is_used_first_and_the_one_used_first_is_given_up_first() -> None:
+    connections = Connections(5, max_idle=3)
+    places = [connected(connections.acquire("a")) for _ in range(5)]
+    for place in places[:4]:
+        connections.release(place, True)
+    assert list(connections.doomed) == [places[0]]
+    assert connections.acquire("a") is places[3]
+    assert connections.acquire("a") is places[2]
+    assert connections.acquire("a") is places[1]
+    for _ in close_doomed(connections):
+        pass
+    connections.release(places[2], True)
+    connections.release(places[1], True)
+    assert type(connections.acquire("b")) is Place
+    connections.acquire("b")
+    assert list(connections.doomed) == [places[2]]
+
+
+def test_every_idle_connection_that_has_expired_goes_when_somebody_comes_by() -> None:
+    for step in ("acquire", "release"):
+        clock = ManualClock(0.0)
+        connections = Connections(5, keepalive_expiry=5.0, clock=clock)
+        places = [connected(connections.acquire(host)) for host in "aabc"]
+        for place in places[:3]:
+            connections.release(place, True)
+        clock.advance(5.0)
+        if step == "acquire":
+            connections.acquire("d")
+        else:
+            connections.release(places[3], True)
+        assert list(connections.doomed) == places[:3]
+        assert len(connections.idle) == (step == "release")
+
+
 def test_what_is_handed_over_while_somebody_is_inside_is_applied_when_he_leaves() -> None:
     connections = Connections(1)
     place = connected(connections.acquire("a"))
@@ -214,7 +271,7 @@ def test_what_is_handed_over_while_somebody_is_inside_is_applied_when_he_leaves(
 
     def drop_more() -> None:  # a finaliser that runs while the woken are told, after the lock was given back
         woken.append("told")
-        connections.late.append((connections._drop_locked, other, connections.generation))  # type: ignore[arg-type]
+        connections.late.append((connections._drop_locked, other, ABANDONED))
 
     other = connected(Place(place.host, connections.generation))
     waiter._waker = drop_more

@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from resilience import deadline
+from resilience.clock import SYSTEM, give_way, turn
+
 from .http_servers import Http, Peer, ScriptedServer, in_use, keep_alive
 
 # -- reuse -------------------------------------------------------------------------------------------------------------
@@ -137,9 +140,6 @@ def test_a_request_waits_for_a_connection_no_longer_than_its_pool_timeout(http: 
 
 
 def test_a_request_waits_for_a_connection_no_longer_than_the_deadline(http: Http, server: ScriptedServer) -> None:
-    from resilience import deadline
-    from resilience.clock import SYSTEM
-
     client = http.client(max_connections=1)
     held = http.open(client, server.url)
     token = deadline.ambient.set(deadline.Deadline(SYSTEM.now() + 0.01, SYSTEM))
@@ -163,23 +163,18 @@ def test_closing_the_client_tells_those_that_wait(http: Http, server: ScriptedSe
     client = http.client(max_connections=1)
     held = http.open(client, server.url)
     waiters = [lambda: client.get(server.url)] * 3
-    if http.is_async:
 
-        async def close() -> None:
-            from resilience.clock import turn
+    async def aclose() -> None:
+        while in_use(client)[2] < 3:
+            await turn()
+        await client._transport.aclose()
 
-            while in_use(client)[2] < 3:
-                await turn()
-            await client._transport.aclose()
+    def close() -> None:
+        while in_use(client)[2] < 3:
+            give_way()
+        client._transport.close()
 
-    else:
-
-        def close() -> None:  # type: ignore[misc]
-            while in_use(client)[2] < 3:
-                pass
-            client._transport.close()
-
-    outcomes = http.together(*waiters, close)
+    outcomes = http.together(*waiters, aclose if http.is_async else close)
     assert [type(outcome) for outcome in outcomes] == [http.client_module.PoolTimeout] * 3 + [type(None)]
     assert "closed" in str(outcomes[0])
     http.finish(held)
@@ -233,8 +228,6 @@ def test_an_iterator_of_the_body_that_is_dropped_ends_the_connection(http: Http,
 
 
 async def _turns() -> None:
-    from resilience.clock import turn
-
     for _ in range(5):
         await turn()
 
@@ -504,8 +497,6 @@ def test_a_refused_connection_is_a_connect_error_and_retries_are_as_many_as_aske
         if http.is_async:
 
             async def advance() -> None:
-                from resilience.clock import turn
-
                 while "connection.retry.started" not in told[6:]:
                     await turn()
                 await turn()

@@ -132,7 +132,8 @@ def test_one_byte_now_and_then_is_a_body_that_the_caller_can_give_up(http: Http)
 def test_a_server_that_takes_nothing_is_a_write_timeout(http: Http) -> None:
     async def handler(peer: Peer) -> None:
         await peer.reader.readuntil(b"\r\n\r\n")
-        peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        transport: Any = peer.writer.transport
+        transport.pause_reading()
         await asyncio.get_running_loop().create_future()
 
     with ScriptedServer(handler) as server:

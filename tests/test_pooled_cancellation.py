@@ -281,8 +281,10 @@ def test_a_loop_that_was_closed_with_requests_pending_is_left_behind(library: Li
 
         asyncio.run(again())
         server.settle()
-        waiting.get_coro().close()  # type: ignore[union-attr]
-        waiting._log_destroy_pending = False  # type: ignore[attr-defined]
+        buried: Any = waiting
+        buried._log_destroy_pending = False
+        buried.get_coro().close()
+        del buried
         left_open = [held, waiting, loop]
         del held, waiting, loop
         collected(left_open)

@@ -165,8 +165,8 @@ class Connections(Machine):
     def release(self, place: Place, reusable: bool) -> None:
         """The request is done. `reusable` says that the connection can serve another one."""
         with self.lock:
-            woken = self.caught_up_locked()
-            woken += self._release_locked(place, reusable)
+            self._expire_locked(self.clock.now())
+            woken = self._release_locked(place, reusable)
         self._after(woken)
 
     def drop(self, place: Place) -> None:
@@ -177,8 +177,7 @@ class Connections(Machine):
     def closed(self, place: Place) -> None:
         """The socket of a doomed place is closed: there is room again."""
         with self.lock:
-            woken = self.caught_up_locked()
-            woken += self._closed_locked(place)
+            woken = self._closed_locked(place)
         self._after(woken)
 
     def leave(self, waiter: Waiter) -> None:
@@ -189,12 +188,11 @@ class Connections(Machine):
     def withdraw(self, waiter: Waiter) -> Place | None:
         """The wait took too long: leave the queue, unless a place was granted in the meantime."""
         with self.lock:
-            woken = self.caught_up_locked()
             place = waiter.place
             if not waiter.granted:
                 self._unqueue_locked(waiter)
             waiter.granted = False
-        self._after(woken)
+        self._after(())
         return place
 
     def abandon(self) -> list[Place]:
@@ -377,7 +375,9 @@ class Connections(Machine):
         if host.announced != number:
             host.announced = number
             if len(self.ready) > 64 + 2 * len(self.hosts):  # mostly entries of waiters who are gone
-                self.ready = [entry for entry in self.ready if entry[1].announced == entry[0]]
+                self.ready = [
+                    (of, its) for of, its in self.ready if its.waiting and next(iter(its.waiting)).number == of
+                ]
                 heapq.heapify(self.ready)
             heapq.heappush(self.ready, (number, host))
 

@@ -12,7 +12,6 @@ import itertools
 import socket
 from typing import Any
 
-from ._options import SocketOption
 from ._stream_async import AsyncStream
 
 _PATIENCE_WITH_AN_ADDRESS = 0.25  # seconds until the next one is tried as well (RFC 8305, section 5)
@@ -27,7 +26,7 @@ async def connect(
     *,
     uds: str | None,
     local_address: str | None,
-    options: tuple[SocketOption, ...],
+    options: tuple[Any, ...],
     timeout: float | None,
 ) -> AsyncStream:
     """A connected stream, over TCP or to a Unix socket. Raises the `ConnectError` or `ConnectTimeout` of `core`."""

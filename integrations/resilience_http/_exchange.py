@@ -83,12 +83,13 @@ class Pool:
         # A certificate was checked against one name; a request that asks for another must not meet it.
         return prepared, (scheme, host, port or default, request.extensions.get("sni_hostname"))
 
-    def connected(self, place: Place, prepared: Any, connection: Any) -> None:
-        """Make `connection`, on the stream of the place, its own."""
-        place.connection = connection(prepared.url.origin, place.stream)
+    def connected(self, place: Place, prepared: Any, kind: Any) -> Any:
+        """Make a connection of that kind on the stream of the place."""
+        connection = place.connection = kind(prepared.url.origin, place.stream)
         self.connections.opened += 1
         if place.generation != self.connections.generation:
             raise self.core.ConnectError("the transport was closed")
+        return connection
 
     def reusable(self, place: Place) -> bool:
         """Whether the connection of a response that was closed can serve another request."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Coroutine, Iterable
+from collections.abc import Iterable
 from datetime import timedelta
+from types import CoroutineType
 from typing import Any, ClassVar
 
 from resilience import _arguments
@@ -103,7 +104,7 @@ class Pooled:
         borrowed = self._proxied(request) if self._proxies else self._base
         return self._sync_pool.handle(request) if borrowed is None else borrowed.handle(request)
 
-    def _asend(self, request: Any) -> Coroutine[Any, Any, Any]:
+    def _asend(self, request: Any) -> CoroutineType[Any, Any, Any]:
         borrowed = self._proxied(request) if self._proxies else self._base
         return self._async_pool.handle(request) if borrowed is None else borrowed.ahandle(request)
 

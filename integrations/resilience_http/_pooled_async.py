@@ -95,21 +95,22 @@ class AsyncPool(Pool):
         return self.granted(waiter, granted)
 
     async def _exchange(self, place: Place, request: Any, prepared: Any) -> Any:
-        if place.connection is not None:
-            if place.connection.has_expired():  # the server has closed it
+        connection = place.connection
+        if connection is not None:
+            if connection.has_expired():  # the server has closed it
                 self.disconnect(place)
             else:
                 place.stream.begin()
                 try:
-                    return await place.connection.handle_async_request(prepared)
+                    return await connection.handle_async_request(prepared)
                 except Exception as error:
                     if not self.may_repeat(request, place, error):
                         raise
                 self.disconnect(place)
-        await self._connect(place, prepared)
-        return await place.connection.handle_async_request(prepared)
+        connection = await self._connect(place, prepared)
+        return await connection.handle_async_request(prepared)
 
-    async def _connect(self, place: Place, prepared: Any) -> None:
+    async def _connect(self, place: Place, prepared: Any) -> Any:
         pauses = delays()
         for left in range(self.options.retries, -1, -1):
             # What was closed in this turn of the loop is really closed in the next, so the cap holds on the wire.
@@ -123,7 +124,7 @@ class AsyncPool(Pool):
                     raise
                 async with Traced(prepared, "retry", {}):
                     await self.options.clock.asleep(next(pauses))
-        self.connected(place, prepared, self.core.AsyncHTTP11Connection)
+        return self.connected(place, prepared, self.core.AsyncHTTP11Connection)
 
     async def _open(self, place: Place, prepared: Any) -> None:
         options, origin, extensions = self.options, prepared.url.origin, prepared.extensions

@@ -69,21 +69,22 @@ class SyncPool(Pool):
         return self.granted(waiter, granted)
 
     def _exchange(self, place: Place, request: Any, prepared: Any) -> Any:
-        if place.connection is not None:
-            if place.connection.has_expired():  # the server has closed it
+        connection = place.connection
+        if connection is not None:
+            if connection.has_expired():  # the server has closed it
                 self.disconnect(place)
             else:
                 place.stream.begin()
                 try:
-                    return place.connection.handle_request(prepared)
+                    return connection.handle_request(prepared)
                 except Exception as error:
                     if not self.may_repeat(request, place, error):
                         raise
                 self.disconnect(place)
-        self._connect(place, prepared)
-        return place.connection.handle_request(prepared)
+        connection = self._connect(place, prepared)
+        return connection.handle_request(prepared)
 
-    def _connect(self, place: Place, prepared: Any) -> None:
+    def _connect(self, place: Place, prepared: Any) -> Any:
         pauses = delays()
         for left in range(self.options.retries, -1, -1):
             try:
@@ -95,7 +96,7 @@ class SyncPool(Pool):
                     raise
                 with Traced(prepared, "retry", {}):
                     self.options.clock.sleep(next(pauses))
-        self.connected(place, prepared, self.core.HTTP11Connection)
+        return self.connected(place, prepared, self.core.HTTP11Connection)
 
     def _open(self, place: Place, prepared: Any) -> None:
         options, origin, extensions = self.options, prepared.url.origin, prepared.extensions

@@ -178,9 +178,9 @@ class AsyncStream(asyncio.Protocol):
         self._full = False
         _finish(self._writer)
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
-        self._error = error
+        self._error = exc
         self._full = False
         _finish(self._reader)
         _finish(self._writer)

@@ -11,8 +11,6 @@ import socket
 import ssl
 from typing import Any
 
-from ._options import SocketOption
-
 
 class SyncStream:
     """One connected socket. `core` is the core library, whose exceptions are raised."""
@@ -97,7 +95,7 @@ def connect(
     *,
     uds: str | None,
     local_address: str | None,
-    options: tuple[SocketOption, ...],
+    options: tuple[Any, ...],
     timeout: float | None,
 ) -> SyncStream:
     """A connected stream, over TCP or to a Unix socket. Raises the `ConnectError` or `ConnectTimeout` of `core`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from types import CoroutineType
 from typing import Any, ClassVar
 
 import httpcore
@@ -35,6 +35,6 @@ class PooledTransport(Pooled, httpx.AsyncBaseTransport, httpx.BaseTransport):
         return response
 
     # Not `async def`: that would be one more coroutine for every request to go through.
-    def handle_async_request(self, request: httpx.Request) -> Coroutine[Any, Any, httpx.Response]:
+    def handle_async_request(self, request: httpx.Request) -> CoroutineType[Any, Any, httpx.Response]:
         """Send one request; its response has to be closed."""
         return self._asend(request)

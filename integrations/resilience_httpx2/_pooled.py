@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from types import CoroutineType
 from typing import Any, ClassVar
 
 import httpcore2
@@ -35,6 +35,6 @@ class PooledTransport(Pooled, httpx2.AsyncBaseTransport, httpx2.BaseTransport):
         return response
 
     # Not `async def`: that would be one more coroutine for every request to go through.
-    def handle_async_request(self, request: httpx2.Request) -> Coroutine[Any, Any, httpx2.Response]:
+    def handle_async_request(self, request: httpx2.Request) -> CoroutineType[Any, Any, httpx2.Response]:
         """Send one request; its response has to be closed."""
         return self._asend(request)

@@ -153,11 +153,11 @@ class ConnectionsMachine(RuleBasedStateMachine):
         self.stale: list[Place] = []
 
     @initialize(
-        capacity=st.sampled_from([1, 2, 2, 3, 4, None]),
-        per_host=st.sampled_from([None, None, 1, 2]),
-        max_idle=st.sampled_from([None, None, 0, 1, 2]),
+        capacity=st.sampled_from([1, 2, 3, 4, 5, None]),
+        per_host=st.sampled_from([None, None, 1, 2, 3]),
+        max_idle=st.sampled_from([None, None, 0, 1, 2, 3]),
         expiry=st.sampled_from([None, EXPIRY, EXPIRY]),
-        max_queue=st.sampled_from([0, 1, 3, 8, 8]),
+        max_queue=st.sampled_from([0, 1, 8, 8, 8]),
     )
     def start(
         self, capacity: int | None, per_host: int | None, max_idle: int | None, expiry: float | None, max_queue: int
@@ -176,7 +176,7 @@ class ConnectionsMachine(RuleBasedStateMachine):
     # -- rules ---------------------------------------------------------------------------------------------------------
 
     @precondition(lambda self: not self.locked)
-    @rule(hosts=st.lists(st.sampled_from("aaabbc"), min_size=1, max_size=3))
+    @rule(hosts=st.lists(st.sampled_from("aaabbc"), min_size=1, max_size=5))
     def requests_come(self, hosts: list[str]) -> None:
         for host in hosts:
             request = Request(host)
@@ -197,9 +197,9 @@ class ConnectionsMachine(RuleBasedStateMachine):
 
     @rule(
         ends=st.lists(
-            st.tuples(st.sampled_from(["reusable", "reusable", "broken", "unconnected", "dropped"]), which),
+            st.tuples(st.sampled_from(["reusable"] * 4 + ["broken", "unconnected", "dropped"]), which),
             min_size=1,
-            max_size=3,
+            max_size=5,
         )
     )
     def requests_end(self, ends: list[tuple[str, int]]) -> None:
@@ -278,8 +278,8 @@ class ConnectionsMachine(RuleBasedStateMachine):
             self.connections.closed(place)
 
     @rule(
-        change=st.sampled_from(["lock", "lock", "lock", "time", "time", "again", "abandon", "fork"]),
-        seconds=st.sampled_from([1.0, 4.0, EXPIRY]),
+        change=st.sampled_from(["lock", "lock", "time", "time", "time", "time", "again", "abandon", "fork"]),
+        seconds=st.sampled_from([1.0, 4.0, 6.0, EXPIRY]),
         number=which,
     )
     def the_world_changes(self, change: str, seconds: float, number: int) -> None:
