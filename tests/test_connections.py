@@ -90,6 +90,50 @@ def test_only_as_many_idle_connections_make_room_as_requests_wait() -> None:
     assert all(waiter.granted for waiter in waiters)
 
 
+def test_a_connection_is_kept_while_room_for_all_who_wait_is_coming() -> None:
+    connections = Connections(3)
+    a, b, c = [connected(connections.acquire(host)) for host in "abc"]
+    waiters = [waiting(connections.acquire("x")), waiting(connections.acquire("y"))]
+    connections.release(a, False)
+    connections.release(b, False)
+    connections.release(c, True)
+    assert list(connections.doomed) == [a, b]
+    assert connections.acquire("c") is c
+    assert len(list(close_doomed(connections))) == 2
+    assert all(waiter.granted for waiter in waiters)
+
+
+def test_where_none_may_be_idle_none_is_kept() -> None:
+    connections = Connections(2, max_idle=0)
+    place = connected(connections.acquire("a"))
+    connections.release(place, True)
+    assert list(close_doomed(connections)) == [place]
+    assert connections.statistics().in_use == 0
+
+
+def test_a_second_release_changes_nothing() -> None:
+    connections = Connections(2)
+    place = connected(connections.acquire("a"))
+    for reusable in (True, True, False):
+        connections.release(place, reusable)
+        assert list(connections.idle) == [place]
+        assert not connections.doomed
+    assert connections.acquire("a") is place
+    connections.release(place, False)
+    assert list(close_doomed(connections)) == [place]
+    connections.release(place, True)
+    assert not connections.places
+
+
+def test_a_socket_that_never_became_a_connection_is_closed() -> None:
+    connections = Connections(2)
+    place = connections.acquire("a")
+    assert type(place) is Place
+    place.stream = "a socket"
+    connections.release(place, True)
+    assert list(connections.doomed) == [place]
+
+
 def test_an_idle_connection_expires_on_the_clock_of_the_pool() -> None:
     clock = ManualClock(0.0)
     connections = Connections(2, keepalive_expiry=5.0, clock=clock)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterable
 from datetime import timedelta
-from types import CoroutineType
 from typing import Any, ClassVar
 
 from resilience import _arguments
@@ -104,7 +103,7 @@ class Pooled:
         borrowed = self._proxied(request) if self._proxies else self._base
         return self._sync_pool.handle(request) if borrowed is None else borrowed.handle(request)
 
-    def _asend(self, request: Any) -> CoroutineType[Any, Any, Any]:
+    def _asend(self, request: Any) -> Any:
         borrowed = self._proxied(request) if self._proxies else self._base
         return self._async_pool.handle(request) if borrowed is None else borrowed.ahandle(request)
 

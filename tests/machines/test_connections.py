@@ -15,7 +15,8 @@ from resilience_http._connections import Connections, ConnectionStatistics, Plac
 
 from resilience.testing import ManualClock
 
-HOSTS = ("a", "b", "c")
+ENDS = ("reusable", "broken", "unconnected", "dropped")
+STEPS = (*ENDS, "reusable", "reusable", "take", "take", "cancel", "give up", "close", "close")
 EXPIRY = 10.0
 which = st.integers(0, 1000)
 
@@ -195,18 +196,19 @@ class ConnectionsMachine(RuleBasedStateMachine):
                 assert (got.connection is not None) == request.socket.connected
                 request.socket.place = got
 
-    @rule(
-        ends=st.lists(
-            st.tuples(st.sampled_from(["reusable"] * 4 + ["broken", "unconnected", "dropped"]), which),
-            min_size=1,
-            max_size=5,
-        )
-    )
-    def requests_end(self, ends: list[tuple[str, int]]) -> None:
-        for end, number in ends:
-            running = [request for request in self.model.holders if request not in self.away and request.taken]
-            if not running or (self.locked and end != "dropped"):
-                return
+    @rule(steps=st.lists(st.tuples(st.sampled_from(STEPS), which), min_size=1, max_size=6))
+    def requests_go_on(self, steps: list[tuple[str, int]]) -> None:
+        for step, number in steps:
+            if step in ENDS:
+                self.a_request_ends(step, number)
+            elif step == "close":
+                self.doomed_ones_are_closed(number % 3 + 1)
+            else:
+                self.a_waiter_goes_on(step, number)
+
+    def a_request_ends(self, end: str, number: int) -> None:
+        running = [request for request in self.model.holders if request not in self.away and request.taken]
+        if running and (end == "dropped" or not self.locked):
             self.ends(end, running[number % len(running)])
 
     def ends(self, end: str, request: Request) -> None:
@@ -227,24 +229,19 @@ class ConnectionsMachine(RuleBasedStateMachine):
         self.model.release(request, reusable=end == "reusable")
         self.connections.release(place, end == "reusable")
 
-    @rule(
-        what=st.sampled_from(["take", "take", "cancel", "cancel", "give up", "give up"]),
-        number=which,
-        all_of=st.booleans(),
-    )
-    def waiters_go_on(self, what: str, number: int, all_of: bool) -> None:
+    def a_waiter_goes_on(self, step: str, number: int) -> None:
         granted = [request for request in self.model.holders if not request.taken and request not in self.away]
         waiting = [request for request in self.model.waiters if request not in self.away]
-        if what == "take":
-            for request in granted if all_of else granted[:1]:
+        if step == "take":
+            for request in granted:
                 self.take(request)
             return
-        those = granted if all_of and granted else waiting
+        those = granted if number % 2 and granted else waiting
         if not those:
             return
         request = those[number % len(those)]
         assert request.waiter is not None
-        if what == "cancel":
+        if step == "cancel":
             self.connections.leave(request.waiter)
             self.later(request, lambda: self.model.leave(request))
         elif not self.locked:
@@ -263,7 +260,6 @@ class ConnectionsMachine(RuleBasedStateMachine):
         request.taken = True
         request.socket.place = request.waiter.place
 
-    @rule(number=st.integers(1, 3))
     def doomed_ones_are_closed(self, number: int) -> None:
         if self.locked:
             return
