@@ -217,6 +217,38 @@ def test_starting_afresh_wakes_those_that_wait_with_nothing() -> None:
     assert (connections.statistics().in_use, connections.statistics().waiting) == (0, 0)
 
 
+def test_who_leaves_after_a_fresh_start_gives_nothing_back() -> None:
+    connections = Connections(1)
+    connections.acquire("a")
+    waiter = waiting(connections.acquire("a"))
+    connections.abandon()
+    connections.leave(waiter)
+    assert list(connections.take_back_locked(waiter, ABANDONED)) == []
+    assert (connections.statistics().in_use, connections.statistics().waiting) == (0, 0)
+
+
+def test_what_was_granted_is_taken_back_once() -> None:
+    connections = Connections(1)
+    place = connected(connections.acquire("a"))
+    gone, heir, late = (waiting(connections.acquire("a")) for _ in range(3))
+    connections.release(place, True)
+    assert gone.place is place
+    assert list(connections.take_back_locked(gone, ABANDONED)) == [heir]
+    assert list(connections.take_back_locked(gone, ABANDONED)) == []
+    assert not late.granted
+
+
+def test_a_place_is_closed_once() -> None:
+    connections = Connections(3)
+    place, other = connected(connections.acquire("a")), connections.acquire("a")
+    connections.release(place, False)
+    connections.closed(place)
+    connections.closed(place)
+    assert connections.hosts["a"].used == 1
+    assert connections.closing == 0
+    assert connections.places == {other}
+
+
 def test_starting_afresh_forgets_what_was_handed_over() -> None:
     connections = Connections(2)
     place = connected(connections.acquire("a"))

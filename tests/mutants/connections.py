@@ -189,17 +189,12 @@ MUTANTS = [
     mutant(
         "room is given to nobody",
         "            woken.append(self._grant_locked(first, self._new_place_locked(first.host)))",
-        "            break",
+        "            pass",
     ),
     mutant(
         "more room is given than there is",
-        "while (self.capacity is None or len(self.places) < self.capacity) and (first",
-        "while (first",
-    ),
-    mutant(
-        "room is given once",
-        "self._new_place_locked(first.host)))",
-        "self._new_place_locked(first.host)))\n            break",
+        "if (self.capacity is None or len(self.places) < self.capacity) and (first",
+        "if (first",
     ),
     mutant(
         "a host that has gone is remembered",
