@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import ssl
+import subprocess
+import sys
 from datetime import timedelta
 from typing import Any
 
@@ -94,3 +97,21 @@ def test_it_is_a_transport_of_its_library_for_both_colours() -> None:
     assert isinstance(successor, httpx2.BaseTransport)
     assert isinstance(successor, httpx2.AsyncBaseTransport)
     assert not isinstance(successor, httpx.BaseTransport)
+
+
+@pytest.mark.parametrize("library", ["httpx", "httpx2"])
+def test_without_its_library_a_package_says_what_to_install(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bound = importlib.import_module(f"resilience_{library}")
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ModuleNotFoundError, match=rf"resilience-patterns\[{library}\]"):
+        importlib.reload(bound)
+    monkeypatch.undo()
+    importlib.reload(bound)
+
+
+def test_the_libraries_are_imported_by_their_bindings_only() -> None:
+    script = (
+        "import sys, resilience_http._pooled, resilience_http._binding\n"
+        "assert not {'httpx', 'httpx2', 'httpcore', 'httpcore2', 'h2'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, timeout=60)

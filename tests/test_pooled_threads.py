@@ -270,3 +270,53 @@ def test_a_forked_child_runs_an_event_loop_of_its_own(library: Library) -> None:
             assert server.accepted == 2
             runner.run(transport.aclose())
         assert os.getpid()
+
+
+def test_another_thread_may_close_what_was_doomed_first(library: Library) -> None:
+    pool = library.bound.PooledTransport(verify=False, trust_env=False)._sync_pool
+
+    class Emptied:
+        """Looks as if it held something, but another thread has just taken it."""
+
+        def __bool__(self) -> bool:
+            return True
+
+        def popleft(self) -> Any:
+            raise IndexError
+
+    pool.connections.doomed = Emptied()
+    pool.tidy()
+
+
+def test_closing_the_transport_ends_a_request_that_is_just_connecting(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wires: list[Wire] = []
+
+    def connect(*_: Any, **__: Any) -> Wire:
+        transport.close()  # by another thread, in that moment
+        return Wire(wires)
+
+    monkeypatch.setattr(pooled_sync, "connect", connect)
+    monkeypatch.setattr(Wire, "interrupted_at", 0)
+    transport = library.bound.PooledTransport(verify=False, trust_env=False)
+    client = library.client.Client(transport=transport)
+    with pytest.raises(library.client.ConnectError, match="the transport was closed"):
+        client.get("http://a.test/")
+    assert [wire.closed for wire in wires] == [True]
+    assert transport.statistics().in_use == 0
+
+
+def test_an_error_while_closing_a_response_ends_its_connection(library: Library) -> None:
+    with ScriptedServer(keep_alive) as server:
+        transport = library.bound.PooledTransport(verify=False, trust_env=False)
+        with library.client.Client(transport=transport) as client:
+
+            def trace(name: str, info: Any) -> None:
+                if name == "http11.response_closed.started":
+                    raise library.core.ReadError("from the trace")
+
+            with pytest.raises(library.client.ReadError, match="from the trace"):
+                client.get(server.url, extensions={"trace": trace})
+            assert transport.statistics().in_use == 0
+            server.settle()
