@@ -32,7 +32,8 @@ def main() -> None:
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     results = _measured(options.only.lower(), effort, console)
     footprints = _footprints(options.only.lower(), keys, console)
-    report.print_tables(results, footprints, console)
+    if results or footprints:
+        report.print_tables(results, footprints, console)
     throughputs, storms = _http(options.only.lower(), http.QUICK if options.quick else http.FULL, console)
     http.print_tables(throughputs, storms, console)
     # RESULTS.md is always one whole and careful run, never a patchwork.

@@ -217,6 +217,20 @@ def test_starting_afresh_wakes_those_that_wait_with_nothing() -> None:
     assert (connections.statistics().in_use, connections.statistics().waiting) == (0, 0)
 
 
+def test_a_child_has_no_connections_and_keeps_those_of_its_parent_untouched() -> None:
+    connections = Connections(3)
+    places = [connected(connections.acquire("a")) for _ in range(3)]
+    waiter = waiting(connections.acquire("a"))
+    connections.release(places[0], False)
+    connections.forked()
+    assert set(connections.inherited) == set(places)
+    assert not connections.doomed
+    assert (connections.statistics().in_use, connections.statistics().waiting) == (0, 0)
+    connections.leave(waiter)
+    assert connections.statistics().waiting == 0
+    assert type(connections.acquire("a")) is Place
+
+
 def test_who_leaves_after_a_fresh_start_gives_nothing_back() -> None:
     connections = Connections(1)
     connections.acquire("a")

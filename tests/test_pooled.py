@@ -212,6 +212,8 @@ def test_a_response_dropped_without_being_closed_gives_its_place_back(http: Http
     assert in_use(client) == (1, 0, 0)
     del response
     gc.collect()  # the library's response and its stream refer to each other
+    http.run(_turns()) if http.is_async else None
+    server.settle()
     assert http.get(client, server.url, timeout=5).status_code == 200
     server.settle(still_open=1)
     assert (server.accepted, in_use(client)) == (2, (0, 1, 0))

@@ -168,3 +168,46 @@ def test_a_server_that_never_accepts_is_a_connect_timeout(http: Http) -> None:
         assert in_use(client) == (0, 0, 0)
         for filler in fillers:
             filler.close()
+
+
+def test_a_body_that_breaks_gives_its_place_back_before_it_is_closed(http: Http) -> None:
+    with ScriptedServer(says(HEAD + b"\r\nabc", ENDS)) as server:
+        client = http.client()
+        request = http.client_module.Request("GET", server.url, extensions={"timeout": {}})
+
+        async def read() -> None:
+            response = await client._transport.handle_async_request(request)
+            async for _ in response.stream:
+                pass
+
+        with pytest.raises((http.client_module.RemoteProtocolError, http.client_module.ReadError)):
+            if http.is_async:
+                http.run(read())
+            else:
+                for _ in client._transport.handle_request(request).stream:
+                    pass
+        assert in_use(client) == (0, 0, 0)
+
+
+def test_a_body_that_was_closed_before_it_is_read_breaks_without_giving_anything_back(http: Http) -> None:
+    with ScriptedServer(says(HEAD + b"\r\nabc", STAYS)) as server:
+        client = http.client()
+        request = http.client_module.Request("GET", server.url, extensions={"timeout": {"read": 20}})
+        other = http.open(client, server.url)
+
+        async def read() -> None:
+            response = await client._transport.handle_async_request(request)
+            await response.stream.aclose()
+            async for _ in response.stream:
+                pass
+
+        def read_now() -> None:
+            response = client._transport.handle_request(request)
+            response.stream.close()
+            for _ in response.stream:
+                pass
+
+        with pytest.raises(http.client_module.ReadError):
+            http.run(read()) if http.is_async else read_now()
+        assert in_use(client) == (1, 0, 0)
+        http.finish(other)

@@ -87,6 +87,7 @@ def test_a_proxy_that_was_given_is_used_for_everything(http: Http) -> None:
             http.close(client)
         assert proxy.accepted == 3
         proxy.settle()
+        http.client(proxy=proxy.url)  # closed without having been used
 
 
 def test_a_proxy_of_the_environment_is_used_unless_told_otherwise(

@@ -181,7 +181,7 @@ def test_a_stream_of_a_closed_loop_tells_its_peer() -> None:
     stream.close()
     assert theirs.recv(10) == b""
     ours.close()
-    stream.close()
+    stream._shut()
     AsyncStream.close(_unconnected(stream))
     theirs.close()
     with pytest.warns(ResourceWarning):
@@ -291,6 +291,24 @@ async def test_a_socket_option_that_is_none_closes_the_socket() -> None:
         assert peer.recv(1) == b""
         peer.close()
         gc.collect()
+
+
+async def test_a_host_with_two_addresses_is_connected_to_at_the_one_that_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        addresses = [(int(socket.AF_INET), found.getsockname()) for found in (nobody, listener)]
+
+        async def resolve(*_: Any) -> Any:
+            return addresses
+
+        monkeypatch.setattr(dial, "_resolve", resolve)
+        stream = await dial.connect(httpcore, "two.test", 80, uds=None, local_address=None, options=(), timeout=20)
+        assert stream.get_extra_info("server_addr") == listener.getsockname()
+        await stream.aclose()
+        await turn()
+        await turn()
 
 
 async def test_a_name_is_resolved_to_its_addresses_with_the_families_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:

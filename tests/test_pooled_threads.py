@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import resilience_http._pooled_sync as pooled_sync
+from resilience_http._exchange import delays
 
 from .http_servers import LIBRARIES, PATIENCE, Library, Peer, ScriptedServer, keep_alive
 from .test_processes import in_child, needs_fork
@@ -320,3 +321,38 @@ def test_an_error_while_closing_a_response_ends_its_connection(library: Library)
                 client.get(server.url, extensions={"trace": trace})
             assert transport.statistics().in_use == 0
             server.settle()
+
+
+def test_a_connection_that_has_expired_is_closed_before_another_takes_its_place(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wires: list[Wire] = []
+    monkeypatch.setattr(pooled_sync, "connect", lambda *_, **__: Wire(wires))
+    monkeypatch.setattr(Wire, "interrupted_at", 0)
+    monkeypatch.setattr(Wire, "get_extra_info", lambda self, name: name == "is_readable")
+    transport = library.bound.PooledTransport(verify=False, trust_env=False)
+    client = library.client.Client(transport=transport)
+    for _ in range(3):
+        assert client.get("http://a.test/").text == "ok"
+    assert [wire.closed for wire in wires] == [True, True, False]
+    assert transport.statistics().idle == 1
+
+
+def test_closing_the_transport_while_a_connect_fails_leaves_nothing(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connect(*_: Any, **__: Any) -> Wire:
+        transport.close()  # by another thread, in that moment
+        raise library.core.ConnectError("refused")
+
+    monkeypatch.setattr(pooled_sync, "connect", connect)
+    transport = library.bound.PooledTransport(verify=False, trust_env=False)
+    with pytest.raises(library.client.ConnectError, match="refused"):
+        library.client.Client(transport=transport).get("http://a.test/")
+    assert not transport._sync_pool.connections.doomed
+    assert transport.statistics().in_use == 0
+
+
+def test_the_pauses_before_further_attempts_double() -> None:
+    assert list(delays(0)) == []
+    assert list(delays(5)) == [0.0, 0.5, 1.0, 2.0, 4.0]

@@ -154,10 +154,7 @@ def surplus(connection: Any) -> bool:
     return state is not None and bool(state.trailing_data[0])
 
 
-def delays() -> Iterator[float]:
+def delays(retries: int) -> Iterator[float]:
     """Seconds before each further attempt to connect: 0, 0.5, 1, 2, … as the core library does it."""
-    yield 0.0
-    delay = 0.5
-    while True:
-        yield delay
-        delay *= 2.0
+    for retry in range(retries):
+        yield 0.0 if retry == 0 else 0.25 * 2.0**retry

@@ -111,20 +111,21 @@ class AsyncPool(Pool):
         return await connection.handle_async_request(prepared)
 
     async def _connect(self, place: Place, prepared: Any) -> Any:
-        pauses = delays()
-        for left in range(self.options.retries, -1, -1):
+        pauses = delays(self.options.retries)
+        while True:
             # What was closed in this turn of the loop is really closed in the next, so the cap holds on the wire.
             await turn()
             try:
                 await self._open(place, prepared)
-                break
             except (self.core.ConnectError, self.core.ConnectTimeout):
                 place.stream = None
-                if not left:
+                pause = next(pauses, None)
+                if pause is None:
                     raise
                 async with Traced(prepared, "retry", {}):
-                    await self.options.clock.asleep(next(pauses))
-        return self.connected(place, prepared, self.core.AsyncHTTP11Connection)
+                    await self.options.clock.asleep(pause)
+            else:
+                return self.connected(place, prepared, self.core.AsyncHTTP11Connection)
 
     async def _open(self, place: Place, prepared: Any) -> None:
         options, origin, extensions = self.options, prepared.url.origin, prepared.extensions

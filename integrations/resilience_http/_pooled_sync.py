@@ -85,18 +85,19 @@ class SyncPool(Pool):
         return connection.handle_request(prepared)
 
     def _connect(self, place: Place, prepared: Any) -> Any:
-        pauses = delays()
-        for left in range(self.options.retries, -1, -1):
+        pauses = delays(self.options.retries)
+        while True:
             try:
                 self._open(place, prepared)
-                break
             except (self.core.ConnectError, self.core.ConnectTimeout):
                 place.stream = None
-                if not left:
+                pause = next(pauses, None)
+                if pause is None:
                     raise
                 with Traced(prepared, "retry", {}):
-                    self.options.clock.sleep(next(pauses))
-        return self.connected(place, prepared, self.core.HTTP11Connection)
+                    self.options.clock.sleep(pause)
+            else:
+                return self.connected(place, prepared, self.core.HTTP11Connection)
 
     def _open(self, place: Place, prepared: Any) -> None:
         options, origin, extensions = self.options, prepared.url.origin, prepared.extensions

@@ -107,7 +107,7 @@ MUTANTS = [
         "a socket to be replaced stays open",
         "        place.stream.close()\n        place.connection = place.stream = None",
         "        place.connection = place.stream = None",
-        f"{BASICS}::test_an_idempotent_request_that_met_a_closing_connection_is_sent_again",
+        f"{THREADS}::test_a_connection_that_has_expired_is_closed_before_another_takes_its_place",
     ),
     # tasks
     mutant(
@@ -130,7 +130,7 @@ MUTANTS = [
         "a body that broke keeps its place",
         "            if place is not None:\n                self._pool.release(place, False)\n",
         "",
-        SWEEP,
+        f"{BROKEN}::test_a_body_that_breaks_gives_its_place_back_before_it_is_closed",
     ),
     mutant(
         "_pooled_async",
@@ -185,7 +185,7 @@ MUTANTS = [
     # threads
     mutant(
         "_pooled_sync",
-        "a failed request keeps its place",
+        "a failed request keeps its place, in a thread",
         "        except BaseException as error:\n            self.release(place, False)\n",
         "        except BaseException as error:\n",
         INTERRUPTS,
@@ -199,14 +199,14 @@ MUTANTS = [
     ),
     mutant(
         "_pooled_sync",
-        "a body that broke keeps its place",
+        "a body that broke keeps its place, in a thread",
         "            if place is not None:\n                self._pool.release(place, False)\n",
         "",
-        f"{BROKEN}::test_one_byte_now_and_then_is_a_body_that_the_caller_can_give_up",
+        f"{BROKEN}::test_a_body_that_breaks_gives_its_place_back_before_it_is_closed",
     ),
     mutant(
         "_pooled_sync",
-        "a dropped response keeps its place",
+        "a dropped response keeps its place, in a thread",
         "            self._pool.drop(self._place)",
         "            pass",
         f"{THREADS}::test_a_response_finalised_while_its_own_thread_holds_the_lock_does_not_hang",
@@ -220,7 +220,7 @@ MUTANTS = [
     ),
     mutant(
         "_pooled_sync",
-        "an expired connection is used",
+        "an expired connection is used, in a thread",
         "            if connection.has_expired():",
         "            if False:",
         f"{BASICS}::test_a_connection_the_server_has_closed_while_idle_is_replaced_even_for_a_post",
@@ -247,14 +247,6 @@ MUTANTS = [
         "0 if family == socket.AF_UNIX else socket.IPPROTO_TCP",
         "0",
         f"{BASICS}::test_the_own_address_and_socket_options_are_set",
-    ),
-    mutant(
-        "_stream_async",
-        "a cancelled handshake stays open",
-        "            plain.abort()\n",
-        "",
-        f"{CANCELLED}::test_after_a_storm_of_requests",
-        f"{TLS}::test_a_server_that_does_not_shake_hands_is_a_connect_timeout",
     ),
     mutant(
         "_stream_async",
