@@ -113,21 +113,26 @@ class Pool:
             request.method in _IDEMPOTENT and isinstance(request.stream, self.binding.client.ByteStream)
         )
 
-    def patience(self, prepared: Any) -> float | None:
+    def patience(self, request: Any) -> float | None:
         """How long to wait for a place, in seconds: the pool timeout of the request, but not beyond the deadline."""
-        timeout: float | None = prepared.extensions.get("timeout", {}).get("pool")
+        timeout: float | None = request.extensions.get("timeout", {}).get("pool")
         left = deadline.remaining()
         if timeout is None or (left is not None and left < timeout):
             return left
         return timeout
 
-    def granted(self, waiter: Waiter, granted: bool) -> Place:
+    def granted(self, waiter: Waiter, granted: bool, request: Any) -> Place:
         """What the waiter waited for; PoolTimeout if that was in vain."""
         place = waiter.place if granted else self.connections.withdraw(waiter)
         waiter.granted = False  # taken: a wake-up that comes after our loop has closed gives nothing back
         if place is None or place.generation != self.connections.generation:
-            raise self.core.PoolTimeout("the transport was closed" if granted else f"no connection: {self}")
+            raise self.in_vain("the transport was closed" if granted else "no connection became free in time", request)
         return place
+
+    def in_vain(self, why: str, request: Any) -> Exception:
+        """The error of a request that gets no connection."""
+        error: Exception = self.binding.client.PoolTimeout(f"{why}: {self}", request=request)
+        return error
 
     def translate(self, error: BaseException, request: Any) -> None:
         """Raise the client library's exception for one of the core's. Any other is the caller's to raise again."""

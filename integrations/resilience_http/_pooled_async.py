@@ -33,15 +33,11 @@ class AsyncPool(Pool):
         if loop is not self._loop or self._generation != self.connections.generation:
             self._move_in(loop)
         prepared, key = self.prepared(request)
-        try:
-            place = self.connections.acquire(key)
-            if self.connections.doomed:
-                self.tidy()
-            if type(place) is not Place:
-                place = await self._wait(place, prepared)
-        except self.core.PoolTimeout as error:
-            self.translate(error, request)
-            raise
+        place = self.connections.acquire(key)
+        if self.connections.doomed:
+            self.tidy()
+        if type(place) is not Place:
+            place = await self._wait(place, request)
         try:
             response = await self._exchange(place, request, prepared)
         except BaseException as error:
@@ -80,19 +76,19 @@ class AsyncPool(Pool):
             self.forget()
         self._loop, self._generation = loop, connections.generation
 
-    async def _wait(self, waiter: Waiter | None, prepared: Any) -> Place:
+    async def _wait(self, waiter: Waiter | None, request: Any) -> Place:
         if waiter is None:
-            raise self.core.PoolTimeout(f"too many requests wait for a connection: {self}")
+            raise self.in_vain("too many requests wait for a connection", request)
         clock = self.options.clock
         began = clock.now()
         try:
-            granted = await waiter.suspend(clock, self.patience(prepared))
+            granted = await waiter.suspend(clock, self.patience(request))
         except BaseException:
             self.connections.leave(waiter)
             self.tidy()
             raise
         metered(clock.now() - began)
-        return self.granted(waiter, granted)
+        return self.granted(waiter, granted, request)
 
     async def _exchange(self, place: Place, request: Any, prepared: Any) -> Any:
         connection = place.connection

@@ -23,15 +23,11 @@ class SyncPool(Pool):
     def handle(self, request: Any) -> Any:
         """Send the request; returns the response as soon as its headers are there."""
         prepared, key = self.prepared(request)
-        try:
-            place = self.connections.acquire(key)
-            if self.connections.doomed:
-                self.tidy()
-            if type(place) is not Place:
-                place = self._wait(place, prepared)
-        except self.core.PoolTimeout as error:
-            self.translate(error, request)
-            raise
+        place = self.connections.acquire(key)
+        if self.connections.doomed:
+            self.tidy()
+        if type(place) is not Place:
+            place = self._wait(place, request)
         try:
             response = self._exchange(place, request, prepared)
         except BaseException as error:
@@ -54,19 +50,19 @@ class SyncPool(Pool):
         self.connections.drop(place)
         self.tidy()
 
-    def _wait(self, waiter: Waiter | None, prepared: Any) -> Place:
+    def _wait(self, waiter: Waiter | None, request: Any) -> Place:
         if waiter is None:
-            raise self.core.PoolTimeout(f"too many requests wait for a connection: {self}")
+            raise self.in_vain("too many requests wait for a connection", request)
         clock = self.options.clock
         began = clock.now()
         try:
-            granted = waiter.block(clock, self.patience(prepared))
+            granted = waiter.block(clock, self.patience(request))
         except BaseException:
             self.connections.leave(waiter)
             self.tidy()
             raise
         metered(clock.now() - began)
-        return self.granted(waiter, granted)
+        return self.granted(waiter, granted, request)
 
     def _exchange(self, place: Place, request: Any, prepared: Any) -> Any:
         connection = place.connection

@@ -37,4 +37,5 @@ class PooledTransport(Pooled, httpx.AsyncBaseTransport, httpx.BaseTransport):
     # Not `async def`: that would be one more coroutine for every request to go through.
     def handle_async_request(self, request: httpx.Request) -> CoroutineType[Any, Any, httpx.Response]:
         """Send one request; its response has to be closed."""
-        return self._asend(request)
+        sending: CoroutineType[Any, Any, httpx.Response] = self._asend(request)
+        return sending

@@ -37,4 +37,5 @@ class PooledTransport(Pooled, httpx2.AsyncBaseTransport, httpx2.BaseTransport):
     # Not `async def`: that would be one more coroutine for every request to go through.
     def handle_async_request(self, request: httpx2.Request) -> CoroutineType[Any, Any, httpx2.Response]:
         """Send one request; its response has to be closed."""
-        return self._asend(request)
+        sending: CoroutineType[Any, Any, httpx2.Response] = self._asend(request)
+        return sending
