@@ -174,14 +174,15 @@ def test_a_hundred_thousand_hosts_leave_no_trace() -> None:
 def test_requests_that_come_and_go_while_nothing_moves_leave_nothing_in_the_queue() -> None:
     """5001 cancelled waiters stayed in the heap of a well-known limiter."""
     connections = Connections(1)
-    connections.acquire("a")
-    first = waiting(connections.acquire("a"))
+    place = connected(connections.acquire("a"))
+    first = waiting(connections.acquire("z"))
     for number in range(5_000):
         connections.leave(waiting(connections.acquire(f"b{number % 7}")))
-    assert (connections.statistics().waiting, len(connections.hosts)) == (1, 1)
+    assert (connections.statistics().waiting, len(connections.hosts)) == (1, 2)
     assert len(connections.ready) < 200
-    connections.leave(first)
-    assert connections.statistics().waiting == 0
+    connections.release(place, False)
+    assert list(close_doomed(connections)) == [place]
+    assert first.granted, "and the one that stayed is still known"
 
 
 def test_a_ticket_of_a_closed_loop_passes_its_turn_on() -> None:
@@ -265,10 +266,11 @@ def test_a_place_is_closed_once() -> None:
 
 def test_starting_afresh_forgets_what_was_handed_over() -> None:
     connections = Connections(2)
-    place = connected(connections.acquire("a"))
+    place, doomed = connected(connections.acquire("a")), connected(connections.acquire("a"))
+    connections.release(doomed, False)
     with connections.lock:
         connections.drop(place)
-    assert connections.abandon() == [place]
+    assert set(connections.abandon()) == {place, doomed}
     assert not connections.late
     assert not connections.doomed
     connections.release(place, True)

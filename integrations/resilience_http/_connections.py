@@ -200,8 +200,6 @@ class Connections(Machine):
         with self.lock:
             waiters = [waiter for host in self.hosts.values() for waiter in host.waiting]
             places = [*self.places]
-            for place in places:
-                place.state = GONE
             for waiter in waiters:
                 waiter.granted = True  # nothing: it wakes up with no place
             self.late.clear()
@@ -387,11 +385,9 @@ class Connections(Machine):
         while self.ready:
             number, host = self.ready[0]
             waiter = next(iter(host.waiting), None)
-            if waiter is not None and waiter.number == number and self._has_room(host):
-                return waiter
+            if waiter is not None and waiter.number == number:
+                return waiter  # its host still has room: while somebody waits for it, it only gets places through here
             heapq.heappop(self.ready)
-            if host.announced == number:
-                host.announced = -1
         return None
 
     def _forget_locked(self, host: Host) -> None:
