@@ -7,16 +7,18 @@ import contextvars
 import functools
 import gc
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import trustme
 from hypothesis import HealthCheck, settings
 
 from resilience import Layer, events
 from resilience.testing import ManualClock, VirtualLoop, use_clock
 
-from .http_servers import LIBRARIES, Http, ScriptedServer, keep_alive, uvicorn_server
+if TYPE_CHECKING:
+    import trustme
+
+    from .http_servers import Http, ScriptedServer
 
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 settings.load_profile("default")
@@ -101,12 +103,14 @@ def colour(request: pytest.FixtureRequest, clock: ManualClock) -> Iterator[Colou
 
 
 @pytest.fixture(
-    params=[(library, colour) for library in LIBRARIES for colour in ("sync", "async")],
-    ids=lambda param: f"{param[0].name}-{param[1]}",
+    params=[(library, colour) for library in ("httpx", "httpx2") for colour in ("sync", "async")], ids="-".join
 )
 def http(request: pytest.FixtureRequest) -> Iterator[Http]:
     """Each client library, in each colour."""
-    http = Http(*request.param)
+    from .http_servers import LIBRARIES, Http  # not for every test of a bulkhead
+
+    name, colour = request.param
+    http = Http(next(library for library in LIBRARIES if library.name == name), colour)
     yield http
     http.end()
 
@@ -114,6 +118,8 @@ def http(request: pytest.FixtureRequest) -> Iterator[Http]:
 @pytest.fixture(scope="session")
 def uvicorn() -> Iterator[str]:
     """The address of a real server."""
+    from .http_servers import uvicorn_server
+
     with uvicorn_server() as url:
         yield url
 
@@ -121,12 +127,16 @@ def uvicorn() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def authority() -> trustme.CA:
     """Who signs the certificates of the tests."""
+    import trustme
+
     return trustme.CA()
 
 
 @pytest.fixture
 def server() -> Iterator[ScriptedServer]:
     """A server that counts its connections and answers with the path."""
+    from .http_servers import ScriptedServer, keep_alive
+
     with ScriptedServer(keep_alive) as server:
         yield server
 

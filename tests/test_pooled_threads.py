@@ -353,6 +353,21 @@ def test_closing_the_transport_while_a_connect_fails_leaves_nothing(
     assert transport.statistics().in_use == 0
 
 
+def test_an_interrupt_while_closing_a_response_ends_its_connection(library: Library) -> None:
+    with ScriptedServer(keep_alive) as server:
+        transport = library.bound.PooledTransport(verify=False, trust_env=False)
+        with library.client.Client(transport=transport) as client:
+
+            def trace(name: str, info: Any) -> None:
+                if name == "http11.response_closed.started":
+                    raise KeyboardInterrupt
+
+            with pytest.raises(KeyboardInterrupt):
+                client.get(server.url, extensions={"trace": trace})
+            assert transport.statistics().in_use == 0
+            server.settle()
+
+
 def test_the_pauses_before_further_attempts_double() -> None:
     assert list(delays(0)) == []
     assert list(delays(5)) == [0.0, 0.5, 1.0, 2.0, 4.0]
