@@ -67,6 +67,14 @@ def test_a_waiter_whose_host_is_full_holds_nobody_up() -> None:
     assert held_up.granted
 
 
+def test_a_connection_goes_to_a_waiter_of_its_own_host_even_if_that_is_full() -> None:
+    connections = Connections(3, per_host=1)
+    busy = connected(connections.acquire("a"))
+    own = waiting(connections.acquire("a"))
+    connections.release(busy, True)
+    assert own.place is busy
+
+
 def test_who_waits_for_a_full_host_keeps_its_turn_among_all() -> None:
     connections = Connections(1, per_host=1)
     busy = connected(connections.acquire("a"))
