@@ -320,7 +320,7 @@ class Connections(Machine):
         self._announce_locked(host)
         woken: list[Ticket] = []
         # One place has become free, so at most one waiter can use it.
-        if (self.capacity is None or len(self.places) < self.capacity) and (first := self._first_locked()):
+        if first := self._first_locked():
             woken.append(self._grant_locked(first, self._new_place_locked(first.host)))
         self._forget_locked(host)
         return woken

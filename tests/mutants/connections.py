@@ -192,11 +192,6 @@ MUTANTS = [
         "            pass",
     ),
     mutant(
-        "more room is given than there is",
-        "if (self.capacity is None or len(self.places) < self.capacity) and (first",
-        "if (first",
-    ),
-    mutant(
         "a host that has gone is remembered",
         "        self._forget_locked(host)\n        return woken",
         "        return woken",
