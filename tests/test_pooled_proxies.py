@@ -182,7 +182,8 @@ def test_http_2_goes_through_the_library(http: Http, authority: trustme.CA) -> N
     serving.set_alpn_protocols(["h2"])
     with ScriptedServer(speak_http2, tls=serving) as server:
         client = http.client(http2=True, verify=trusting)
-        outcomes = http.together(*[lambda: client.get(server.url)] * 5)
+        # One after the other: how the library shares one HTTP/2 connection between threads is its own affair.
+        outcomes = [http.get(client, server.url) for _ in range(5)]
         assert [(outcome.http_version, outcome.text) for outcome in outcomes] == [("HTTP/2", "two")] * 5
         assert http.get(client, server.url).http_version == "HTTP/2"
         http.close(client)
