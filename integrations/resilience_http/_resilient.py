@@ -16,7 +16,7 @@ import ssl
 from collections.abc import Callable
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from resilience import (
     Bulkhead,
@@ -30,7 +30,6 @@ from resilience import (
 )
 from resilience.budget import checked_budget
 
-from ._both import Both
 from ._origins import Origin, kept_origins, parsed_origin
 from ._repetition import asked_wait, is_unwanted
 from ._sending import Sending
@@ -61,7 +60,9 @@ _USUAL = {
 
 
 class Resilient(Sending):
-    """What the transports of both libraries inherit."""
+    """What the transports of both libraries inherit. `pooled` makes the inner transport when none is given."""
+
+    pooled: ClassVar[type[Any]]
 
     def __init__(
         self,
@@ -93,7 +94,7 @@ class Resilient(Sending):
         }
         if inner is not None and options:
             raise TypeError(f"{', '.join(sorted(options))} must be given to the inner transport, which is not ours")
-        self._inner = self._standard_inner(options) if inner is None else _checked_inner(inner)
+        self._inner = self.pooled(**options) if inner is None else _checked_inner(inner)
         if rate_limiter is not None and not isinstance(rate_limiter, RateLimiter):
             raise TypeError(f"rate_limiter must be a RateLimiter or None, not {_arguments.shown(rate_limiter)}")
         self._limiter = rate_limiter
@@ -171,10 +172,6 @@ class Resilient(Sending):
         return f"<{type(self).__name__}: {', '.join(parts)}>"
 
     # -- private -------------------------------------------------------------------------------------------------------
-
-    def _standard_inner(self, options: dict[str, Any]) -> Any:
-        """The inner transport when none is given, with the options that are its own."""
-        return Both(self.dialect.client, options)
 
     def _origin(self, text: str) -> Origin:
         origin = self._origins.layer(parsed_origin(text))

@@ -13,6 +13,7 @@ from resilience_http._resilient import Resilient
 from resilience_http._response import Held
 
 from ._errors import ERRORS
+from ._pooled import PooledTransport
 
 
 class _Held(Held, httpx.AsyncByteStream, httpx.SyncByteStream):
@@ -44,8 +45,8 @@ class ResilientTransport(Resilient, httpx.AsyncBaseTransport, httpx.BaseTranspor
 
     At most `max_hosts` origins are remembered. With `propagate` the correlation id, the bound trace context, the
     remaining time and the number of the attempt travel as headers, unless the request has them. `inner` is the
-    transport that sends; if it is None, one is made with `verify`, `cert`, `http2`, `limits`, `proxy`, `trust_env`,
-    `local_address`, `uds` and `socket_options`, because a client ignores its own beside `transport=`.
+    transport that sends; if it is None, a `PooledTransport` is made with `verify`, `cert`, `http2`, `limits`, `proxy`,
+    `trust_env`, `local_address`, `uds` and `socket_options`, because a client ignores its own beside `transport=`.
 
     `extensions={"resilience": {…}}` changes `timeout`, `attempt_timeout`, `retry` (False, or a number of attempts),
     `idempotent` and `propagate` for one request.
@@ -58,6 +59,7 @@ class ResilientTransport(Resilient, httpx.AsyncBaseTransport, httpx.BaseTranspor
 
     dialect: ClassVar[Dialect] = Dialect.of(Binding.of(httpx, httpcore), ERRORS)
     held: ClassVar[type[Held]] = _Held
+    pooled: ClassVar[type[PooledTransport]] = PooledTransport
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send one request under all layers."""
