@@ -291,7 +291,7 @@ def test_a_lifted_deadline_limits_nothing_wherever_its_context_has_gone(clock: M
     assert remaining() is None
     assert asking() is None
     assert deadline.remaining() > 1e11
-    assert Timeout(2)(lambda: remaining())() == 2.0
+    assert Timeout(2)(remaining)() == 2.0
     ambient.reset(token)
 
 
@@ -304,7 +304,7 @@ def test_lifting_a_deadline_leaves_the_one_around_it(clock: ManualClock) -> None
         assert remaining() == 5.0
         inner.lift()
         assert remaining() == left
-        assert Timeout(2)(lambda: remaining())() == 2.0
+        assert Timeout(2)(remaining)() == 2.0
         ambient.reset(token)
     assert Deadline(0.0, clock, outer=outer).lifted is False
 
@@ -326,5 +326,5 @@ def test_a_timeout_inside_of_a_lifted_deadline_is_bound_by_the_one_around_it(clo
     inner = Deadline(clock.now() + 1.0, clock, "inner", 1.0, outer)
     inner.lift()
     token = ambient.set(inner)
-    assert Timeout(60)(lambda: remaining())() == 3.0
+    assert Timeout(60)(remaining)() == 3.0
     ambient.reset(token)

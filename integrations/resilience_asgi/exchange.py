@@ -155,9 +155,9 @@ class Exchange:
 
     def _client_gone(self) -> None:
         """Nobody waits for the answer: cancel the work."""
-        if self._task is not None:
-            self._gone = True
-            self._task.cancel()
+        assert self._task is not None  # nobody watches once the application has ended
+        self._gone = True
+        self._task.cancel()
 
     def _look_away(self, inbox: Inbox) -> None:
         """The response is as good as complete: a client that goes now has what it wanted."""
@@ -171,9 +171,8 @@ class Exchange:
             self._look_away(self._inbox)
         deadline = self._deadline
         if deadline is not None and not deadline.lifted:
-            if self._slot is not None:
-                self._slot.pop(deadline, None)
-                self._slot = None
+            assert self._slot is not None
+            self._slot.pop(deadline, None)
             if not deadline.fired:
                 deadline.lift()
 
@@ -327,7 +326,7 @@ class Exchange:
         if response is _NOTHING:
             return
         if not self._status:
-            await response(self._scope, _no_more, self._send)
+            await response.deliver(self._scope, self._send)
             return
         try:  # a WebSocket that was accepted
             await response.close(self._send)
@@ -347,10 +346,6 @@ def _behind(guard: Guard) -> Held:
 
 
 _NOTHING = ProblemResponse(499)  # what a client gets that has gone
-
-
-async def _no_more() -> Message:
-    return {"type": "http.disconnect"}
 
 
 def _no_task() -> NoReturn:

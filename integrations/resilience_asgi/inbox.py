@@ -79,15 +79,14 @@ class Inbox:
             return
         if self._ahead is None:
             self._ahead, self._news = deque(), asyncio.Event()
-        if not (self._ahead and self._ahead[-1].get("more_body")):  # one part of a body ahead is enough
-            self._watcher = asyncio.get_running_loop().create_task(self._look())
+        self._watcher = asyncio.get_running_loop().create_task(self._look())
 
     async def _look(self) -> None:
         ahead = self._ahead
         assert ahead is not None
         try:
             more = False
-            while not more and not self.gone:
+            while not more and not self.gone:  # one part of a body ahead is enough
                 message = await self._receive()
                 ahead.append(message)
                 self._note(message)

@@ -32,7 +32,7 @@ from resilience_http.problem import MEDIA_TYPE, Problem, problem_for
 from resilience_http.retry_after import RATE_LIMIT, RETRY_AFTER, format_rate_limit, format_retry_after
 
 from resilience import correlation_id
-from resilience.exceptions import CallTimeoutError, RateLimitExceededError
+from resilience.exceptions import RateLimitExceededError
 
 from .protocol import Message, RawHeaders, Receive, Scope, Send
 
@@ -60,6 +60,10 @@ class ProblemResponse:
         return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a connection with it."""
+        await self.deliver(scope, send)
+
+    async def deliver(self, scope: Scope, send: Send) -> None:
         """Send it: as a response, or as the refusal of a WebSocket that was not accepted yet."""
         if scope["type"] != "websocket":
             await send(_start("http.response.start", self.status, self.raw_headers()))
@@ -138,11 +142,6 @@ def fields_of(error: BaseException) -> dict[str, str]:
         return {}
     name = error.policy or "limit"
     return {RATE_LIMIT: format_rate_limit(name, error.remaining, error.retry_after)}
-
-
-def cut_off(error: BaseException) -> bool:
-    """Whether the call was cut off by a deadline of ours, rather than refused."""
-    return isinstance(error, CallTimeoutError)
 
 
 def _start(kind: str, status: int, headers: RawHeaders) -> Message:

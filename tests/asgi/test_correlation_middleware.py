@@ -12,12 +12,12 @@ import pytest
 import structlog
 from hypothesis import given
 from hypothesis import strategies as st
+from resilience_asgi import CorrelationMiddleware, ResilienceMiddleware
+from resilience_asgi.protocol import Message, Receive, Scope, Send
+from resilience_http.trace_context import trace_context
 
 from resilience import CorrelationFilter, add_correlation, carried, correlation_id
 from resilience.testing import ManualClock, run
-from resilience_asgi import CorrelationMiddleware, ResilienceMiddleware
-from resilience_asgi.protocol import Receive, Scope, Send
-from resilience_http.trace_context import trace_context
 
 from .wire import Connection, answering, raising, respond, served
 
@@ -102,7 +102,7 @@ def test_a_start_without_headers_gets_the_id(clock: ManualClock) -> None:
     assert list(served(CorrelationMiddleware(app), clock).headers) == ["x-request-id"]
 
 
-# -- errors --------------------------------------------------------------------------------------------------------------
+# -- errors ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method,body", [("GET", b"Internal Server Error"), ("HEAD", b"")])
@@ -174,7 +174,7 @@ def test_an_error_in_a_websocket_goes_on_alone(clock: ManualClock) -> None:
     assert connection.sent == []
 
 
-# -- traces --------------------------------------------------------------------------------------------------------------
+# -- traces ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_trace_goes_on_and_names_a_request_without_an_id(clock: ManualClock) -> None:
@@ -206,7 +206,7 @@ def test_two_traceparents_are_as_good_as_none(clock: ManualClock) -> None:
     assert TRACE.encode() not in connection.body
 
 
-# -- logs ----------------------------------------------------------------------------------------------------------------
+# -- logs --------------------------------------------------------------------------------------------------------------
 
 
 def test_the_id_is_in_the_logs_of_tasks_and_threads(clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
@@ -214,14 +214,12 @@ def test_the_id_is_in_the_logs_of_tasks_and_threads(clock: ManualClock, caplog: 
     logger = logging.getLogger("test.asgi")
     caplog.handler.addFilter(CorrelationFilter())
     events: list[Any] = []
-    structured = structlog.wrap_logger(
-        structlog.ReturnLogger(),
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            add_correlation,
-            lambda _l, _m, event: events.append(event),
-        ],
-    )
+    processors: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        add_correlation,
+        lambda _logger, _method, event: events.append(event),
+    ]
+    structured = structlog.wrap_logger(structlog.ReturnLogger(), processors=processors)
 
     def log(where: str) -> None:
         logger.warning(where)
@@ -274,15 +272,17 @@ def test_a_request_that_is_finalised_elsewhere_ends_quietly(clock: ManualClock) 
 
     import contextvars
 
-    coroutine = CorrelationMiddleware(app)(
-        {"type": "http", "headers": []},
-        lambda: asyncio.sleep(60.0),
-        lambda message: asyncio.sleep(0),  # type: ignore[arg-type, return-value]
-    )
+    async def receive() -> Message:
+        await asyncio.sleep(60.0)
+        raise AssertionError
+
+    connection = Connection(CorrelationMiddleware(app))
+    connection.receive = receive  # type: ignore[method-assign]
+    coroutine = connection.serve()
 
     async def main() -> None:
-        contextvars.copy_context().run(coroutine.send, None)  # type: ignore[attr-defined]
-        coroutine.close()  # type: ignore[attr-defined]
+        contextvars.copy_context().run(coroutine.send, None)
+        coroutine.close()
 
     run(main(), clock)
 

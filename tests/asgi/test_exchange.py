@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from resilience_asgi import ResilienceMiddleware, ResponseOutcome, Rule, path_key
+from resilience_asgi.protocol import Message, Receive, Scope, Send
 
 from resilience import (
     Bulkhead,
@@ -22,8 +24,6 @@ from resilience import (
 )
 from resilience.events import CallTimedOut, subscribe
 from resilience.testing import ManualClock, run
-from resilience_asgi import ResilienceMiddleware, ResponseOutcome, Rule, path_key
-from resilience_asgi.protocol import Message, Receive, Scope, Send
 
 from .wire import Connection, answering, raising, respond, served
 
@@ -197,7 +197,12 @@ def test_layers_that_look_at_results_see_the_response(clock: ManualClock) -> Non
 
 def test_a_response_that_was_not_completed_counts_as_a_failure_of_the_server(clock: ManualClock) -> None:
     seen: list[Any] = []
-    breaker = CircuitBreaker("app", failure_threshold=9, failure_if=lambda outcome: seen.append(outcome) or True)
+
+    def failed(outcome: Any) -> bool:
+        seen.append(outcome)
+        return True
+
+    breaker = CircuitBreaker("app", failure_threshold=9, failure_if=failed)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send(START)
@@ -266,7 +271,7 @@ def test_trailers_end_the_response_that_announced_them(clock: ManualClock) -> No
     assert seen == [1, 1, 1, 1, 1, 0]
 
 
-# -- the deadline --------------------------------------------------------------------------------------------------------
+# -- the deadline ------------------------------------------------------------------------------------------------------
 
 
 def test_a_request_without_an_answer_in_time_is_cut_off_with_504(clock: ManualClock) -> None:
@@ -467,7 +472,7 @@ def test_the_middleware_needs_a_task_of_asyncio(clock: ManualClock) -> None:
     run(main(), clock)
 
 
-# -- the client goes away --------------------------------------------------------------------------------------------------
+# -- the client goes away ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("start", [False, True])
@@ -564,7 +569,7 @@ def asyncio_tasks_left() -> int:
         return 0
 
 
-# -- nothing is kept -------------------------------------------------------------------------------------------------------
+# -- nothing is kept ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ import json
 from typing import Any
 
 import pytest
+from resilience_asgi import GracefulShutdown, HealthEndpoints
 
 from resilience import CircuitBreaker
 from resilience.testing import ManualClock
-from resilience_asgi import GracefulShutdown, HealthEndpoints
 
 from .wire import Connection, answering, served
 

@@ -6,11 +6,11 @@ import asyncio
 from typing import Any
 
 import pytest
-
-from resilience.testing import ManualClock, run
 from resilience_asgi import ResilienceMiddleware
 from resilience_asgi.inbox import Inbox
 from resilience_asgi.protocol import ASGIApp, Message, Receive, Scope, Send
+
+from resilience.testing import ManualClock, run
 
 from .wire import Connection, respond
 
@@ -20,7 +20,7 @@ def watching(app: ASGIApp, **facts: Any) -> Connection:
 
 
 async def read_body(receive: Receive) -> bytes:
-    body = b""
+    body: bytes = b""
     while True:
         message = await receive()
         body += message["body"]
@@ -103,7 +103,7 @@ def test_an_application_that_waits_for_a_disconnect_gets_it_from_the_watcher(clo
             connection.disconnect()
             await clock.asleep(60.0)
         finally:
-            done, pending = await asyncio.wait(listening, timeout=1.0)
+            _, pending = await asyncio.wait(listening, timeout=1.0)
             for task in pending:
                 task.cancel()
 
@@ -189,7 +189,8 @@ def test_a_server_whose_receive_fails_tells_the_application_not_the_watcher(cloc
         await respond(send)
 
     connection = watching(app)
-    run(connection.app(connection.scope, failing, connection.send), clock)
+    connection.receive = failing  # type: ignore[method-assign]
+    run(connection.serve(), clock)
     assert connection.status == 200
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from resilience import RateLimiter
-from resilience.testing import ManualClock
 from resilience_asgi import ResilienceMiddleware, client_address, header_key, path_key
 from resilience_asgi.forwarded import MOST_HOPS, address_of, forwarded, x_forwarded_for
 from resilience_asgi.keys import UNKNOWN
+
+from resilience import RateLimiter
+from resilience.testing import ManualClock
 
 from .wire import answering, served
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from resilience_asgi import ResilienceMiddleware, Rule, header_key
+from resilience_http.retry_after import retry_after
 
 from resilience import Bulkhead, Rate, RateLimiter, RateLimitExceededError, SlidingWindow
 from resilience.testing import ManualClock
-from resilience_asgi import ResilienceMiddleware, Rule, header_key
-from resilience_http.retry_after import retry_after
 
 from .wire import answering, raising, served
 

@@ -6,6 +6,9 @@ import asyncio
 from typing import Any
 
 import pytest
+from resilience_asgi import ProblemResponse, ResilienceMiddleware, Rule, path_key, problem_handler, problem_response
+from resilience_asgi.protocol import Receive, Scope, Send
+from resilience_http.problem import Problem
 
 from resilience import (
     Bulkhead,
@@ -28,9 +31,6 @@ from resilience import (
     remaining,
 )
 from resilience.testing import ManualClock, run
-from resilience_asgi import ProblemResponse, ResilienceMiddleware, Rule, path_key, problem_handler, problem_response
-from resilience_asgi.protocol import Receive, Scope, Send
-from resilience_http.problem import Problem
 
 from .wire import Connection, answering, raising, respond, served
 
@@ -186,7 +186,7 @@ def test_a_team_renders_its_own_body(clock: ManualClock) -> None:
     assert connection.headers == {"content-type": "text/plain", "retry-after": "99", "content-length": "4"}
 
 
-# -- what passes ---------------------------------------------------------------------------------------------------------
+# -- what passes -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["lifespan", "mqtt"])
@@ -247,7 +247,7 @@ def test_a_rule_changes_the_timeout_or_takes_it_away(clock: ManualClock) -> None
     assert bodies == [b"10", b"60", b"none", b"10"]
 
 
-# -- what the client still allows ------------------------------------------------------------------------------------------
+# -- what the client still allows --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_the_deadline_of_the_client_can_be_ignored(clock: ManualClock) -> None:
     assert served(app, clock, headers=[("x-request-timeout-ms", "0")]).status == 200
 
 
-# -- handlers for frameworks -------------------------------------------------------------------------------------------------
+# -- handlers for frameworks -------------------------------------------------------------------------------------------
 
 
 def test_a_problem_response_is_for_errors_of_the_toolkit_only() -> None:

@@ -6,11 +6,11 @@ import math
 from typing import Any
 
 import pytest
+from resilience_asgi import GracefulShutdown, HealthEndpoints, ResilienceMiddleware, Rule, dependency
+from resilience_asgi.paths import matcher, pattern
 
 from resilience import Bulkhead, Pipeline, Policy, Retry, Timeout, correlated
 from resilience.testing import ManualClock
-from resilience_asgi import GracefulShutdown, HealthEndpoints, ResilienceMiddleware, Rule, dependency
-from resilience_asgi.paths import matcher, pattern
 
 from .wire import answering, served
 
@@ -45,7 +45,7 @@ def test_a_timeout_of_nothing_is_a_mistake_but_watching_at_once_is_not(name: str
         (Bulkhead, "policies that admit and settle"),
         ("bulkhead", "policies that admit and settle"),
         (None, "policies that admit and settle"),
-        (Policy("bare", None, ()), "policies that admit and settle"),  # type: ignore[abstract]
+        (Policy("bare", None, ()), "policies that admit and settle"),
     ],
 )
 def test_what_cannot_guard_a_request_is_refused_with_what_to_do_instead(layer: Any, words: str) -> None:

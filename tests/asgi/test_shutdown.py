@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from resilience_asgi import GracefulShutdown, ResilienceMiddleware
+from resilience_asgi.protocol import Message, Receive, Scope, Send
 
 from resilience import Bulkhead
 from resilience.testing import ManualClock, run
-from resilience_asgi import GracefulShutdown, ResilienceMiddleware
-from resilience_asgi.protocol import Message, Receive, Scope, Send
 from tests.sweep import Ending, sweep
 
 from .wire import Connection, answering, respond
@@ -316,7 +316,7 @@ def test_a_request_cancelled_at_any_point_is_no_longer_in_flight() -> None:
     assert sweep(scenario, check) >= 4
 
 
-# -- signals -----------------------------------------------------------------------------------------------------------------
+# -- signals -----------------------------------------------------------------------------------------------------------
 
 
 async def until(condition: Callable[[], object]) -> None:

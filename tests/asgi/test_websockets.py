@@ -7,11 +7,11 @@ import json
 from typing import Any
 
 import pytest
+from resilience_asgi import ResilienceMiddleware, Rule
+from resilience_asgi.protocol import Receive, Scope, Send
 
 from resilience import Bulkhead, BulkheadFullError, CircuitBreaker, RateLimiter, remaining
 from resilience.testing import ManualClock, run
-from resilience_asgi import ResilienceMiddleware, Rule
-from resilience_asgi.protocol import Receive, Scope, Send
 
 from .wire import Connection, raising, served
 

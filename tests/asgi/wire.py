@@ -14,8 +14,9 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from resilience.testing import ManualClock, run
 from resilience_asgi.protocol import ASGIApp, Message, Receive, Scope, Send
+
+from resilience.testing import ManualClock, run
 
 
 class Connection:

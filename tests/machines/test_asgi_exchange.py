@@ -14,12 +14,12 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from resilience_asgi import ResilienceMiddleware
+from resilience_asgi.protocol import Receive, Scope, Send
 
 from resilience import CallTimeoutError, CircuitOpenError, Policy, remaining
 from resilience._machine import ABANDONED, FAILURE, SUCCESS, Machine, Verdict
 from resilience.testing import ManualClock, VirtualLoop, use_clock
-from resilience_asgi import ResilienceMiddleware
-from resilience_asgi.protocol import Receive, Scope, Send
 from tests.asgi.wire import Connection
 
 START = 1000.0
