@@ -12,7 +12,8 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+# Frameworks type scope and messages each in a way of its own, so this says no more than that it is called and awaited.
+ASGIApp = Callable[..., Awaitable[None]]
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
 

@@ -128,8 +128,11 @@ def problem_response(error: BaseException, *, rate_limit_fields: bool = False) -
     return response
 
 
-def problem_handler(_request: Any, error: Exception) -> ProblemResponse:
-    """An exception handler for Starlette, FastAPI and Litestar: register it for `ResilienceError`."""
+def problem_handler(_request: Any, error: Exception) -> Any:
+    """An exception handler for Starlette, FastAPI and Litestar: register it for `ResilienceError`.
+
+    It returns a `ProblemResponse`, which is a response for each of them without inheriting from theirs.
+    """
     response = response_to(error)
     if response is None:
         raise error

@@ -55,7 +55,7 @@ def guarded() -> list[Middleware]:
     return [Middleware(ResilienceMiddleware, layers=LAYERS, timeout=30.0, body_timeout=30.0)]
 
 
-# -- Starlette and FastAPI, with and without -----------------------------------------------------------------------------
+# -- Starlette and FastAPI, with and without ---------------------------------------------------------------------------
 
 done: list[str] = []
 
@@ -192,7 +192,7 @@ REQUESTS: list[tuple[str, str, dict[str, Any]]] = [
     ("OPTIONS", "/plain", {}),
     ("POST", "/echo", {"content": b"x" * 100_000}),
     ("POST", "/echo", {"json": {"a": 1}}),
-    ("POST", "/echo", {"content": iter([b"{", b"}"])}),
+    ("POST", "/echo", {"content": b"{"}),
     ("GET", "/missing", {}),
     ("GET", "/nowhere", {}),
     ("GET", "/broken", {}),
@@ -223,8 +223,7 @@ def test_a_framework_behaves_as_it_does_without(
         results: list[Any] = []
         with TestClient(wrap(app), raise_server_exceptions=False) as client:
             for method, url, more in REQUESTS:
-                again = {"content": iter([b"{", b"}"])} if url == "/echo" and "iter" in repr(more) else more
-                response = client.request(method, url, **again)
+                response = client.request(method, url, **more)
                 headers = [(name, value) for name, value in response.headers.multi_items() if name not in VARYING]
                 body = b"a page with a traceback" if debug and response.status_code == 500 else response.content
                 if body == b"a page with a traceback":
@@ -271,7 +270,7 @@ def test_a_handler_of_the_framework_for_all_errors_still_gets_its_errors() -> No
     assert [str(error) for error in seen] == ["broken"]
 
 
-# -- FastAPI dependencies ------------------------------------------------------------------------------------------------
+# -- FastAPI dependencies ----------------------------------------------------------------------------------------------
 
 one_at_a_time = RateLimiter(1, 60.0, key=header_key("X-User"), name="user")
 slots = Bulkhead(1)
@@ -332,7 +331,7 @@ def test_without_the_middleware_the_handler_renders_what_a_dependency_refuses() 
     assert client.get("/").headers["content-type"] == "application/problem+json"
 
 
-# -- frameworks that swallow exceptions ----------------------------------------------------------------------------------
+# -- frameworks that swallow exceptions --------------------------------------------------------------------------------
 
 
 async def ask(app: Any, path: str = "/") -> httpx.Response:
@@ -388,7 +387,7 @@ class ProblemMiddleware:
 async def django_view(request: HttpRequest) -> HttpResponse:
     if request.path == "/refused":
         raise BulkheadFullError("database")
-    return HttpResponse(correlation_id())
+    return HttpResponse((correlation_id() or "").encode())
 
 
 async def test_django_renders_with_a_problem_response() -> None:

@@ -12,7 +12,7 @@ from resilience_asgi.protocol import ASGIApp, Message, Receive, Scope, Send
 
 from resilience.testing import ManualClock, run
 
-from .wire import Connection, respond
+from .wire import Connection, raising, respond
 
 
 def watching(app: ASGIApp, **facts: Any) -> Connection:
@@ -215,7 +215,7 @@ def test_nothing_watches_any_more_once_the_response_is_complete(clock: ManualClo
 
 def test_who_waits_for_the_watcher_asks_itself_when_that_is_stopped(clock: ManualClock) -> None:
     async def main() -> list[str]:
-        connection = Connection(ResilienceMiddleware)  # type: ignore[arg-type]  # only its receive() is wanted
+        connection = Connection(raising(AssertionError()))  # only its receive() is wanted
         inbox = Inbox(connection.receive, lambda: None, False)
         inbox.fire()
         inbox.fire()

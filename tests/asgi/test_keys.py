@@ -223,26 +223,32 @@ def test_each_client_has_a_limit_of_its_own(clock: ManualClock) -> None:
     assert [served(app, clock, client=client).status for client in clients] == [200, 200, 429, 200, 429]
 
 
+# Without the annotations, so that a type checker lets the mistakes pass.
+ADDRESS: Any = client_address
+HEADER: Any = header_key
+PATH: Any = path_key
+
+
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: client_address("10.0.0.0/8"),
-        lambda: client_address(7),  # type: ignore[arg-type]
-        lambda: client_address([7]),  # type: ignore[list-item]
-        lambda: client_address(["10.0.0.1/8"]),
-        lambda: client_address(["example.org"]),
-        lambda: client_address(header="X-Real-IP"),
-        lambda: client_address(header=None),  # type: ignore[arg-type]
-        lambda: client_address(ipv6_prefix=0),
-        lambda: client_address(ipv6_prefix=129),
-        lambda: client_address(ipv6_prefix=True),
-        lambda: header_key(""),
-        lambda: header_key("X Y"),
-        lambda: header_key("Ä"),
-        lambda: header_key(None),  # type: ignore[arg-type]
-        lambda: header_key("X", missing=""),
-        lambda: path_key(0),
-        lambda: path_key(1.5),  # type: ignore[arg-type]
+        lambda: ADDRESS("10.0.0.0/8"),
+        lambda: ADDRESS(7),
+        lambda: ADDRESS([7]),
+        lambda: ADDRESS(["10.0.0.1/8"]),
+        lambda: ADDRESS(["example.org"]),
+        lambda: ADDRESS(header="X-Real-IP"),
+        lambda: ADDRESS(header=None),
+        lambda: ADDRESS(ipv6_prefix=0),
+        lambda: ADDRESS(ipv6_prefix=129),
+        lambda: ADDRESS(ipv6_prefix=True),
+        lambda: HEADER(""),
+        lambda: HEADER("X Y"),
+        lambda: HEADER("Ä"),
+        lambda: HEADER(None),
+        lambda: HEADER("X", missing=""),
+        lambda: PATH(0),
+        lambda: PATH(1.5),
     ],
 )
 def test_a_mistake_is_an_error_at_once(make: Any) -> None:
