@@ -100,7 +100,7 @@ def test_requests_on_one_connection_have_an_id_each(server: Server) -> None:
         for number in range(3):
             response = client.get("/state", headers={"X-Request-ID": f"r-{number}"})
             assert response.headers.get_list("x-request-id") == [f"r-{number}"]
-        assert response.json()["client"] == "127.0.0.1"
+            assert response.json()["client"] == "127.0.0.1"
         assert client.get("/nowhere").headers["x-request-id"]  # a 500 that no framework has answered
 
 
