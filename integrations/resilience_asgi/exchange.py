@@ -115,10 +115,12 @@ class Exchange:
             return
         finally:
             del task
-        if not self._complete:
-            self._quiet()
-            self._give_back(None)
-        self._unwound(None)
+        try:
+            if not self._complete:
+                self._quiet()
+                self._give_back(None)
+        finally:
+            self._unwound(None)
 
     # -- what is armed -------------------------------------------------------------------------------------------------
 
@@ -143,15 +145,14 @@ class Exchange:
         if self._slot is not None:
             self._slot.pop(deadline, None)
             self._slot = None
-        plan = self._plan
-        if plan.body_seconds is None or self._scope["type"] != "http":
+        plan, task = self._plan, self._task
+        if plan.body_seconds is None or task is None or self._scope["type"] != "http":
             deadline.lift()
             return
         timeout = plan.timeout
-        assert self._task is not None
-        deadline.lifted, deadline.task, deadline.timeout = False, self._task, plan.body_seconds
+        deadline.lifted, deadline.task, deadline.timeout = False, task, plan.body_seconds
         deadline.policy, deadline.when = timeout.name, timeout._clock.now() + plan.body_seconds
-        self._slot = timeout._arm(deadline, self._task.get_loop(), grain_of(plan.body_seconds))
+        self._slot = timeout._arm(deadline, task.get_loop(), grain_of(plan.body_seconds))
 
     def _client_gone(self) -> None:
         """Nobody waits for the answer: cancel the work."""
@@ -194,13 +195,20 @@ class Exchange:
                 held.append((policy, permit, None))
 
     def _give_back(self, error: BaseException | None) -> None:
-        """Settle every permit, innermost first."""
+        """Settle every permit, innermost first. A judge of the user's that raises keeps none of the others."""
         held, self._held = self._held, ()
+        failures: list[BaseException] = []
         for policy, permit, guard in reversed(held):
-            if policy is not None:
-                self._settle(policy, permit, error)
-            if guard is not None:
-                guard.__exit__(None, None, None)
+            try:
+                if policy is not None:
+                    self._settle(policy, permit, error)
+            except BaseException as failure:  # noqa: BLE001 - raised on below
+                failures.append(failure)
+            finally:
+                if guard is not None:
+                    guard.__exit__(None, None, None)
+        if failures:
+            raise failures.pop()
 
     def _settle(self, policy: Policy, permit: Any, error: BaseException | None) -> None:
         answered = self._complete or (error is None and self._scope["type"] == "websocket")
@@ -283,9 +291,11 @@ class Exchange:
         Raises CallTimeoutError in place of a cancellation by our own deadline once nothing can be answered any more.
         """
         self._quiet()
-        self._give_back(error)
-        deadline = self._deadline
-        ours = self._unwound(error)
+        deadline, ours = self._deadline, False
+        try:
+            self._give_back(error)
+        finally:
+            ours = self._unwound(error)
         if ours and self._gone:
             return _NOTHING
         if ours:

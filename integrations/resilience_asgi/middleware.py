@@ -35,8 +35,10 @@ class ResilienceMiddleware:
     """Guard the requests to `app` by `layers`, outermost first.
 
     `timeout` (seconds) ends when the response starts; `body_timeout` begins then, and aborts the connection. A client
-    that sends `X-Request-Timeout-Ms` or `grpc-timeout` can shorten the first (`incoming_deadline`). Once a request has
-    lasted `watch_after` seconds, it is cancelled when its client disconnects; None lets it run to its end.
+    that sends `X-Request-Timeout-Ms` or `grpc-timeout` can shorten the first. What is cut off counts as a failure of
+    what it waited for, so where strangers are the clients and circuit breakers are inside, say
+    `incoming_deadline=False`. Once a request has lasted `watch_after` seconds, it is cancelled when its client
+    disconnects; None lets it run to its end.
 
     `exempt` paths pass untouched, and `rules` change the settings for some paths. `render(problem, scope)` makes the
     body of a refusal. With `rate_limit_fields`, responses tell what is left of the limits.

@@ -69,6 +69,7 @@ class GracefulShutdown:
         self._drained = asyncio.Event()
         self._idle = asyncio.Event()
         self._draining: asyncio.Task[None] | None = None
+        self._handing_on: asyncio.Task[None] | None = None  # kept, because a loop knows its tasks weakly
 
     @property
     def ready(self) -> bool:
@@ -216,7 +217,10 @@ class GracefulShutdown:
                 _hand_on(before, number, frame)
                 return
             self.begin()
-            loop.call_soon_threadsafe(lambda: loop.create_task(hand_on_when_drained(number)))
+            loop.call_soon_threadsafe(hand_on_later, loop, number)
+
+        def hand_on_later(loop: asyncio.AbstractEventLoop, number: int) -> None:
+            self._handing_on = loop.create_task(hand_on_when_drained(number))
 
         async def hand_on_when_drained(number: int) -> None:
             await self.drained()

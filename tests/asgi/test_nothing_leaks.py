@@ -8,13 +8,13 @@ import threading
 from typing import Any
 
 import pytest
+from resilience_asgi import CorrelationMiddleware, ResilienceMiddleware, client_address, path_key
+from resilience_asgi.protocol import Receive, Scope, Send
 
 from resilience import Bulkhead, CircuitBreaker, Keyed, RateLimiter, correlation_id, remaining
 from resilience._timers import timers_of
 from resilience.clock import SYSTEM
 from resilience.testing import ManualClock
-from resilience_asgi import CorrelationMiddleware, ResilienceMiddleware, client_address, path_key
-from resilience_asgi.protocol import Receive, Scope, Send
 from tests.sweep import Ending, sweep
 
 from .wire import Connection
