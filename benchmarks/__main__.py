@@ -15,7 +15,7 @@ from .measure import Effort, Measured, measure
 from .memory import Footprint
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-ROWS = (*success.ROWS, *stacks.ROWS, *rejection.ROWS, *failure.ROWS, *transport.ROWS)
+ROWS = (*success.ROWS, *stacks.ROWS, *rejection.ROWS, *failure.ROWS, *transport.ROWS, *asgi.ROWS)
 FULL = Effort(passes=5, rounds=20, slice_seconds=0.002)
 QUICK = Effort(passes=1, rounds=5, slice_seconds=0.0005)
 WIDTH = 120

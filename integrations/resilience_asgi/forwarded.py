@@ -30,12 +30,15 @@ _ELEMENT = re.compile(rf"((?:[^\",]|{_QUOTED})*)(?:,|$)", re.DOTALL)
 _PAIR = re.compile(rf"[ \t]*([^=;,\"\s]+)=({_QUOTED}|[^;,\"\s]*)[ \t]*(?:;|$)", re.DOTALL)
 
 
-@lru_cache(maxsize=4096)
 def address_of(text: str) -> Address | None:
     """An address, with or without port and brackets; None if it is none. IPv4 in IPv6 becomes IPv4."""
     text = text.strip(" \t")
-    if len(text) > _LONGEST_HOP:
-        return None
+    return parsed(text) if len(text) <= _LONGEST_HOP else None
+
+
+@lru_cache(maxsize=4096)
+def parsed(text: str) -> Address | None:
+    """`address_of` for a text of bounded length, so that what is remembered is bounded too."""
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:

@@ -75,8 +75,6 @@ def client_address(
         if not trusted:
             return UNKNOWN if not isinstance(host, str) else peer_key(host)
         peer = address_of(host) if isinstance(host, str) else None
-        if peer is not None and not is_trusted(peer):
-            return text_of(peer)
         hops = entries(header_values(scope, name))
         if peer is None:  # a Unix socket: only a proxy of ours can reach it
             peer = address_of(next(hops, ""))

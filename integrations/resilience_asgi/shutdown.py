@@ -253,9 +253,7 @@ class _Call:
                 name.lower() == b"content-type" and value.lower().startswith(_ENDLESS)
                 for name, value in message.get("headers", ())
             )
-        elif kind in ("websocket.close", "http.response.pathsend") or (
-            kind == "http.response.body" and not message.get("more_body")
-        ):
+        elif kind == "websocket.close" or (kind == "http.response.body" and not message.get("more_body")):
             self.whole = True
             self.endless = False
         await self._send(message)

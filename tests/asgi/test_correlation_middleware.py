@@ -54,6 +54,24 @@ def test_whatever_comes_in_what_goes_out_is_a_valid_id(value: bytes) -> None:
     assert re.fullmatch(r"[A-Za-z0-9\-_.~:/+=@]{1,128}", connection.headers["x-request-id"])
 
 
+def test_nothing_stays_bound_in_a_task_that_serves_several_requests(clock: ManualClock) -> None:
+    """As on a connection that is kept alive."""
+
+    async def main() -> None:
+        for app in (telling, raising(ValueError("app"))):
+            connection = Connection(CorrelationMiddleware(app), headers=[("traceparent", PARENT)])
+            try:
+                await connection.serve()
+            except ValueError:
+                pass
+            assert connection.headers["x-request-id"] == TRACE
+            assert correlation_id() is None
+            assert trace_context() is None
+            assert structlog.contextvars.get_contextvars() == {}
+
+    run(main(), clock)
+
+
 def test_of_two_ids_the_first_counts(clock: ManualClock) -> None:
     headers = [("x-request-id", "one"), ("x-request-id", "two")]
     assert served(CorrelationMiddleware(answering()), clock, headers=headers).headers["x-request-id"] == "one"

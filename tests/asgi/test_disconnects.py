@@ -98,6 +98,28 @@ def test_a_timeout_and_a_disconnect_in_one_turn_leave_no_cancellation_behind(clo
     assert connection.sent == [] or connection.status == 504
 
 
+def test_a_client_that_leaves_with_the_last_part_cancels_nothing(clock: ManualClock) -> None:
+    done: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await clock.asleep(5.0)
+        await respond(send)
+        done.append("background")
+
+    connection = Connection(ResilienceMiddleware(app, layers=[Bulkhead(1)]))
+    original = connection.send
+
+    async def slow(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            connection.disconnect()
+            await clock.asleep(5.0)
+        await original(message)
+
+    connection.send = slow  # type: ignore[method-assign]
+    run(connection.serve(), clock)
+    assert done == ["background"]
+
+
 def test_a_disconnect_that_the_application_noticed_itself_is_no_failure(clock: ManualClock) -> None:
     breaker = CircuitBreaker("app", failure_threshold=1)
 

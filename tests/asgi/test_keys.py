@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from resilience_asgi import ResilienceMiddleware, client_address, header_key, path_key
-from resilience_asgi.forwarded import MOST_HOPS, address_of, forwarded, x_forwarded_for
+from resilience_asgi.forwarded import MOST_HOPS, address_of, forwarded, parsed, x_forwarded_for
 from resilience_asgi.keys import UNKNOWN
 
 from resilience import RateLimiter
@@ -95,6 +95,7 @@ def test_the_right_most_address_that_is_no_proxy_of_ours_is_the_client(value: st
         ("proto=https", "10.0.0.1"),
         ("for=1.1.1.1;for=203.0.113.7", "10.0.0.1"),
         ('for="203.0.113.7', "10.0.0.1"),
+        ('for=203.0.113.7, for="10.0.0.2', "10.0.0.1"),
         ('x="for=6.6.6.6, for=203.0.113.7', "10.0.0.1"),
         ("203.0.113.7", "10.0.0.1"),
         ("", "10.0.0.1"),
@@ -132,6 +133,22 @@ def test_more_proxies_than_anybody_has_are_not_followed() -> None:
     assert client_address(PROXIES)(through(enough)) == "203.0.113.7"
     beyond = ", ".join(["203.0.113.7", *["10.0.0.2"] * MOST_HOPS])
     assert client_address(PROXIES)(through(beyond)) == "10.0.0.2"
+
+
+def test_a_zone_does_not_make_another_client() -> None:
+    key = client_address(PROXIES, ipv6_prefix=128)
+    assert key(through("fe80::1%a")) == key(through("fe80::1%b")) == "fe80::1"
+
+
+def test_without_proxies_a_peer_without_an_address_cannot_say_who_it_is() -> None:
+    assert client_address()(through("6.6.6.6", client=None)) == UNKNOWN
+
+
+def test_what_is_remembered_of_addresses_is_bounded() -> None:
+    before = parsed.cache_info().currsize
+    for size in range(65, 200):
+        assert address_of("1" * size) is None
+    assert parsed.cache_info().currsize == before
 
 
 @pytest.mark.parametrize(

@@ -152,9 +152,6 @@ def test_what_runs_too_long_is_cut_off_at_the_limit(clock: ManualClock) -> None:
                 await send(PART)
             elif scope["path"] == "/background":
                 await respond(send)
-            elif scope["path"] == "/file":
-                await send(START)
-                await send({"type": "http.response.pathsend", "path": "/x"})
             await clock.asleep(600.0)
         except asyncio.CancelledError:
             ended.append(scope["path"])
@@ -163,7 +160,7 @@ def test_what_runs_too_long_is_cut_off_at_the_limit(clock: ManualClock) -> None:
 
     bulkhead = Bulkhead(10)
     shutdown = GracefulShutdown(ResilienceMiddleware(app, layers=[bulkhead]), drain_timeout=20.0)
-    paths = ["/silent", "/streaming", "/background", "/file", "/swallowing"]
+    paths = ["/silent", "/streaming", "/background", "/swallowing"]
     connections = {path: Connection(shutdown, path=path) for path in paths}
 
     async def main() -> list[int]:
@@ -175,13 +172,94 @@ def test_what_runs_too_long_is_cut_off_at_the_limit(clock: ManualClock) -> None:
         await asyncio.gather(*tasks)
         return [task.cancelling() for task in tasks]
 
-    assert run(main(), clock) == [0] * 5
+    assert run(main(), clock) == [0] * 4
     assert clock.now() == 1021.0
     assert sorted(ended) == sorted(paths)
     assert connections["/silent"].status == connections["/swallowing"].status == 503
     assert not connections["/streaming"].complete
     assert connections["/background"].complete
     assert bulkhead.statistics().in_use == 0
+
+
+def test_the_last_to_end_is_waited_for(clock: ManualClock) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await clock.asleep(scope["seconds"])
+        await respond(send)
+
+    shutdown = GracefulShutdown(app)
+
+    async def main() -> None:
+        tasks = [asyncio.ensure_future(Connection(shutdown, seconds=seconds).serve()) for seconds in (2.0, 6.0, 4.0)]
+        await clock.asleep(1.0)
+        shutdown.begin()
+        await shutdown.drained()
+        assert clock.now() == 1006.0
+        await asyncio.gather(*tasks)
+
+    run(main(), clock)
+
+
+def test_a_websocket_that_was_closed_is_not_closed_again(clock: ManualClock) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close"})
+        await clock.asleep(600.0)
+
+    shutdown = GracefulShutdown(app, drain_timeout=5.0)
+    connection = Connection(shutdown, kind="websocket")
+
+    async def main() -> None:
+        task = asyncio.ensure_future(connection.serve())
+        await clock.asleep(1.0)
+        shutdown.begin()
+        await shutdown.drained()
+        await task
+
+    run(main(), clock)
+    assert connection.kinds == ["websocket.accept", "websocket.close"]
+    assert clock.now() == 1006.0  # what it still did was none of the endless things
+
+
+def test_clean_up_of_an_ended_stream_is_not_cancelled_again(clock: ManualClock) -> None:
+    done: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(EVENTS)
+        try:
+            await clock.asleep(600.0)
+        finally:
+            await clock.asleep(2.5)
+            done.append("clean")
+
+    shutdown = GracefulShutdown(app, drain_timeout=2.0)
+    connection = Connection(shutdown)
+
+    async def main() -> int:
+        task = asyncio.ensure_future(connection.serve())
+        await clock.asleep(1.0)
+        shutdown.begin()
+        await shutdown.drained()
+        await task
+        return task.cancelling()
+
+    assert run(main(), clock) == 0
+    assert done == ["clean"]
+    assert connection.complete
+
+
+def test_beginning_twice_drains_once(clock: ManualClock) -> None:
+    shutdown = GracefulShutdown(answering(), notice=5.0)
+
+    async def main() -> int:
+        await Connection(shutdown).serve()
+        for _ in range(3):
+            shutdown.begin()
+            await asyncio.sleep(0)
+        tasks = len(asyncio.all_tasks())
+        await shutdown.drained()
+        return tasks
+
+    assert run(main(), clock) == 2  # this one, and the one that drains
 
 
 def test_an_application_that_will_not_end_holds_nobody_up(clock: ManualClock) -> None:
@@ -286,14 +364,15 @@ def test_a_request_leaves_no_reference_cycle(clock: ManualClock) -> None:
 
     async def main() -> int:
         async def once() -> None:
-            with pytest.raises(ValueError):
-                await Connection(shutdown).serve()
+            task = asyncio.create_task(Connection(shutdown).serve())
+            await asyncio.wait([task])
+            assert isinstance(task.exception(), ValueError)
 
         await once()
         gc.collect()
         gc.disable()
         try:
-            await asyncio.create_task(once())
+            await once()
             return gc.collect()
         finally:
             gc.enable()

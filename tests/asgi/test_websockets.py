@@ -51,8 +51,9 @@ def test_a_websocket_holds_its_slot_until_it_ends_and_its_timeout_ends_with_acce
         await send({"type": "websocket.close", "code": 1000})
 
     guarded = ResilienceMiddleware(app, layers=[breaker, bulkhead], timeout=2.0, body_timeout=5.0, watch_after=0.1)
-    served(guarded, clock, kind="websocket")
+    connection = served(guarded, clock, kind="websocket")
     assert seen == [2.0, None, 1]
+    assert connection.received == 1  # nobody but the application
     assert bulkhead.statistics().in_use == 0
     assert breaker.statistics().failures == 0
     assert breaker.state.value == "closed"
