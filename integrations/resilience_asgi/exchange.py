@@ -98,11 +98,11 @@ class Exchange:
             if limit is not None or plan.body_seconds is not None:
                 self._arm(limit, loop, task)
             if plan.watch_after is not None and scope["type"] == "http":
-                reserved = any(name == b"expect" for name, _ in telling)
+                reserved = telling != [] and any(name == b"expect" for name, _ in telling)
                 self._inbox = inbox = Inbox(receive, self._client_gone, reserved)
                 inbox.when = plan.timeout._clock.now() + plan.watch_after
                 # Timers ask for no more than an instant and `fire()`; deadlines and inboxes have both.
-                self._watched_in = plan.timeout._arm(cast("Deadline", inbox), loop, plan.watch_grain)
+                self._watched_in = plan.timers(loop).add(cast("Deadline", inbox), plan.watch_grain)
                 receive = inbox.receive
             if plan.policies:
                 await self._admitted()
@@ -129,7 +129,10 @@ class Exchange:
         timeout = self._plan.timeout
         deadline = timeout._deadline(limit, task)
         if deadline is not None:
-            self._slot = timeout._arm(deadline, loop, grain_of(deadline.timeout or 0.0))
+            known = deadline.timeout == self._plan.seconds
+            self._slot = self._plan.timers(loop).add(
+                deadline, self._plan.grain if known else grain_of(deadline.timeout or 0.0)
+            )
         elif self._plan.body_seconds is not None:
             deadline = Deadline(_FAR, timeout._clock, timeout.name, None, ambient.get())
             deadline.lift()
@@ -152,7 +155,7 @@ class Exchange:
         timeout = plan.timeout
         deadline.lifted, deadline.task, deadline.timeout = False, task, plan.body_seconds
         deadline.policy, deadline.when = timeout.name, timeout._clock.now() + plan.body_seconds
-        self._slot = timeout._arm(deadline, task.get_loop(), grain_of(plan.body_seconds))
+        self._slot = plan.timers(task.get_loop()).add(deadline, grain_of(plan.body_seconds))
 
     def _client_gone(self) -> None:
         """Nobody waits for the answer: cancel the work."""
@@ -170,12 +173,14 @@ class Exchange:
         """Nothing may cancel the task any more: the response is complete, or the application has ended."""
         if self._inbox is not None:
             self._look_away(self._inbox)
-        deadline = self._deadline
-        if deadline is not None and not deadline.lifted:
-            assert self._slot is not None
-            self._slot.pop(deadline, None)
-            if not deadline.fired:
-                deadline.lift()
+        if self._deadline is not None and not self._deadline.lifted:
+            self._lift(self._deadline)
+
+    def _lift(self, deadline: Deadline) -> None:
+        assert self._slot is not None
+        self._slot.pop(deadline, None)
+        if not deadline.fired:
+            deadline.lift()
 
     # -- admission and settlement --------------------------------------------------------------------------------------
 
@@ -248,7 +253,8 @@ class Exchange:
             raise
         if last and not self._complete:
             self._complete = True
-            self._quiet()
+            if self._deadline is not None and not self._deadline.lifted:
+                self._lift(self._deadline)
             if self._held:
                 self._give_back(None)
 

@@ -107,6 +107,7 @@ def _plan(common: dict[str, Any], own: tuple[Any, ...], settings: dict[str, floa
         seconds=settings["timeout"],
         body_seconds=settings["body_timeout"],
         watch_after=settings["watch_after"],
+        grain=grain_of(settings["timeout"] or 0.0),
         watch_grain=grain_of(settings["watch_after"] or 0.0),
         limiters=tuple(policy for policy in own if isinstance(policy, RateLimiter)),
         **common,

@@ -12,12 +12,14 @@ replace those of the middleware, where it has them.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from resilience import Keyed, Layer, Pipeline, Policy, RateLimiter, Retry, Timeout, _arguments
+from resilience._timers import Timers, timers_of
 from resilience.correlation import correlated
 
 from .paths import matcher
@@ -73,11 +75,20 @@ class Plan:
     seconds: float | None
     body_seconds: float | None
     watch_after: float | None
+    grain: int  # the size of the timer's slots for `seconds`, and for `watch_after`
     watch_grain: int
     incoming_deadline: bool
     shows_quotas: bool
     render: Render
     limiters: tuple[RateLimiter, ...]  # those among the policies
+
+    def timers(self, loop: asyncio.AbstractEventLoop) -> Timers:
+        """The shared timers of a loop; those used last are remembered, weakly."""
+        timers = self.timeout._timers()
+        if timers is None or timers.loop is not loop:
+            timers = timers_of(loop, self.timeout._clock)
+            self.timeout._timers = timers.ref
+        return timers
 
 
 def policies(name: str, layers: object) -> tuple[Policy, ...]:

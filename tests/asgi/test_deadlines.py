@@ -155,6 +155,24 @@ def test_an_application_may_answer_its_own_cancellation(clock: ManualClock) -> N
     assert run(main(), clock) == 0
 
 
+def test_what_was_cut_off_once_is_not_cut_off_again(clock: ManualClock) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await clock.asleep(60.0)
+        except asyncio.CancelledError:
+            await send(START)
+            await clock.asleep(60.0)
+            await send(END)
+
+    async def main() -> None:
+        connection = Connection(ResilienceMiddleware(app, timeout=1.0, body_timeout=5.0))
+        await connection.serve()
+        assert connection.complete
+        assert deadline.current() is None
+
+    run(main(), clock)
+
+
 def test_an_application_may_turn_its_cancellation_into_an_error(clock: ManualClock) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         try:

@@ -15,9 +15,10 @@ REFUSALS = ("tests/asgi/test_refusals.py",)
 QUOTAS = ("tests/asgi/test_quota_fields.py",)
 SWEEP = ("tests/asgi/test_nothing_leaks.py",)
 MACHINE = ("tests/machines/test_asgi_exchange.py",)
+UNITS = (*PERMITS, *DEADLINES, *GONE)
 
 
-def exchange(name: str, old: str, new: str, tests: tuple[str, ...] = MACHINE) -> Mutant:
+def exchange(name: str, old: str, new: str, tests: tuple[str, ...] = UNITS) -> Mutant:
     return Mutant(f"asgi: {name}", EXCHANGE, old, new, tests)
 
 
@@ -28,7 +29,7 @@ def inbox(name: str, old: str, new: str, tests: tuple[str, ...] = WATCH) -> Muta
 MUTANTS = [
     # what is armed
     exchange("the client lengthens the deadline", "(limit is None or allowed < limit)", "True", REFUSALS),
-    exchange("the client cannot shorten the deadline", "(limit is None or allowed < limit)", "limit is None"),
+    exchange("the client cannot shorten the deadline", "(limit is None or allowed < limit)", "limit is None", REFUSALS),
     exchange(
         "a client alone sets no deadline", "(limit is None or allowed < limit)", "limit and allowed < limit", REFUSALS
     ),
@@ -82,6 +83,7 @@ MUTANTS = [
         "the body deadline cancels nobody",
         "deadline.task, deadline.timeout = False, task,",
         "deadline.task, deadline.timeout = False, None,",
+        MACHINE,
     ),
     exchange(
         "the body deadline is lifted",
@@ -107,13 +109,14 @@ MUTANTS = [
         DEADLINES,
     ),
     exchange(
-        "the body deadline goes on in the background",
-        "            self._slot.pop(deadline, None)\n            if not",
-        "            if not",
+        "the timer of the body goes on in the background",
+        "        self._slot.pop(deadline, None)\n        if not",
+        "        if not",
+        SWEEP,
     ),
     exchange(
         "a body in time leaves its deadline",
-        "            if not deadline.fired:\n                deadline.lift()\n",
+        "        if not deadline.fired:\n            deadline.lift()\n",
         "",
         DEADLINES,
     ),
@@ -159,7 +162,7 @@ MUTANTS = [
     ),
     exchange("a permit is not kept", "                held.append((policy, permit, None))\n", "                pass\n"),
     exchange("permits are kept that need no settling", "if policy._settles:", "if not policy._settles:", PERMITS),
-    exchange("a permit is settled twice", "held, self._held = self._held, ()", "held = self._held"),
+    exchange("a permit is settled twice", "held, self._held = self._held, ()", "held = self._held", MACHINE),
     exchange(
         "a Keyed is never left",
         "guard.__exit__(None, None, None)\n        if failures",
@@ -190,6 +193,7 @@ MUTANTS = [
         "permits come back with the first part",
         'last = not message.get("more_body") and not self._trailers\n        elif kind.startswith',
         "last = True\n        elif kind.startswith",
+        MACHINE,
     ),
     exchange(
         "permits stay until the application ends",
@@ -200,9 +204,10 @@ MUTANTS = [
         "a lost client is a failure",
         "        if not answered and (self._undeliverable",
         "        if False and (self._undeliverable",
+        MACHINE,
     ),
     exchange("a broken connection is a failure", "(self._undeliverable or (error", "((error", PERMITS),
-    exchange("every failure is blamed on the client", "(error is None and self._lost())", "self._lost()"),
+    exchange("every failure is blamed on the client", "(error is None and self._lost())", "self._lost()", MACHINE),
     exchange(
         "an unfinished response is a success",
         "SUCCESS if answered and self._status < 500",
@@ -226,6 +231,7 @@ MUTANTS = [
         "a disconnect seen by the application is unseen",
         "return self._gone or (self._inbox is not None and self._inbox.gone)",
         "return self._gone",
+        MACHINE,
     ),
     # messages
     exchange(
@@ -299,9 +305,12 @@ MUTANTS = [
     ),
     # the end
     exchange(
-        "a client that has gone is told 504", "        if ours and self._gone:\n            return _NOTHING\n", ""
+        "a client that has gone is told 504",
+        "        if ours and self._gone:\n            return _NOTHING\n",
+        "",
+        MACHINE,
     ),
-    exchange("an abort is answered", "                if self._status:\n                    raise\n", ""),
+    exchange("an abort is answered", "                if self._status:\n                    raise\n", "", MACHINE),
     exchange(
         "a rejection after the start is answered",
         "return None if self._status not in (0, _ACCEPTED) else self",
@@ -309,11 +318,14 @@ MUTANTS = [
     ),
     exchange("a rejection in a WebSocket is raised", "not in (0, _ACCEPTED)", "not in (0,)", SOCKETS),
     exchange("the timer's cancellation is not taken back", "            caused += deadline.fired\n", ""),
-    exchange("our cancellation for the client is not taken back", "caused = 1 if self._gone else 0", "caused = 0"),
+    exchange(
+        "our cancellation for the client is not taken back", "caused = 1 if self._gone else 0", "caused = 0", MACHINE
+    ),
     exchange(
         "every cancellation is ours",
         "return left <= self._before and type(error) is CancelledError",
         "return type(error) is CancelledError",
+        MACHINE,
     ),
     exchange("cancellations around us count as foreign", "self._before = task.cancelling()", "self._before = -1"),
     exchange(
