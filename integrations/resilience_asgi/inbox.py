@@ -93,7 +93,7 @@ class Inbox:
                 self._tell()
                 more = bool(message.get("more_body"))
         except Exception:  # noqa: BLE001 - the application meets the same one when it asks itself
-            self._wanted = False
+            return
         finally:
             self._watcher = None
             self._tell()

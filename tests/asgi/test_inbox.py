@@ -73,6 +73,9 @@ def test_a_request_that_expects_100_continue_is_not_invited_by_the_watcher(clock
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await clock.asleep(5.0)
         seen.append(connection.received)
+        assert (await receive())["more_body"]
+        await clock.asleep(5.0)
+        seen.append(connection.received)
         await read_body(receive)
         await clock.asleep(5.0)
         seen.append(connection.received)
@@ -82,7 +85,7 @@ def test_a_request_that_expects_100_continue_is_not_invited_by_the_watcher(clock
 
     connection = watching(app, body=[b"a", b"b"], headers=[("expect", "100-continue")])
     run(connection.serve(), clock)
-    assert seen == [0, 3]
+    assert seen == [0, 1, 3]
 
 
 def test_an_application_that_waits_for_a_disconnect_gets_it_from_the_watcher(clock: ManualClock) -> None:
@@ -131,6 +134,7 @@ def test_an_application_that_is_in_receive_already_sees_the_disconnect_itself(cl
 
     run(main(), clock)
     assert seen == ["http.disconnect", "ended by itself"]
+    assert connection.received == 2  # nobody asked beside the application
 
 
 def test_the_watch_begins_when_the_application_leaves_receive(clock: ManualClock) -> None:
@@ -195,6 +199,8 @@ def test_a_server_whose_receive_fails_tells_the_application_not_the_watcher(cloc
 
 
 def test_nothing_watches_any_more_once_the_response_is_complete(clock: ManualClock) -> None:
+    done: list[str] = []
+
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await clock.asleep(5.0)
         assert connection.receiving == 1
@@ -207,10 +213,32 @@ def test_nothing_watches_any_more_once_the_response_is_complete(clock: ManualClo
         connection.disconnect()
         assert (await waiting)["type"] == "http.disconnect"
         await clock.asleep(60.0)
+        done.append("background")
 
     connection = watching(app)
     run(connection.serve(), clock)
     assert connection.complete
+    assert done == ["background"]
+
+
+def test_who_waits_for_the_watcher_gets_its_message_when_it_comes(clock: ManualClock) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await clock.asleep(3.0)  # the watcher is in receive() since 1001
+        body = await read_body(receive)
+        assert clock.now() < 1006.0
+        await respond(send, body)
+
+    connection = watching(app, body=[b"slow"])
+    original = connection.receive
+
+    async def slow() -> Message:
+        if not connection.received:
+            await clock.asleep(4.0)
+        return await original()
+
+    connection.receive = slow  # type: ignore[method-assign]
+    run(connection.serve(), clock)
+    assert connection.body == b"slow"
 
 
 def test_who_waits_for_the_watcher_asks_itself_when_that_is_stopped(clock: ManualClock) -> None:

@@ -400,9 +400,4 @@ MUTANTS = [
         MACHINE,
     ),
     inbox("a stopped watcher goes on", "            self._watcher.cancel()", "            pass"),
-    inbox(
-        "an error of receive() is tried again for ever",
-        "            self._wanted = False\n        finally",
-        "            pass\n        finally",
-    ),
 ]
