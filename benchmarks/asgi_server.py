@@ -145,6 +145,22 @@ async def offered(app: Any, rate: float) -> tuple[list[float], int, int]:
     return latencies, counts["refused"], counts["late"]
 
 
+async def saturated(app: Any) -> float:
+    """Requests a second that the handler serves when as many clients as it has lanes never pause."""
+    end, served = time.perf_counter() + OVERLOAD_SECONDS / 2, 0
+
+    async def send(message: Any) -> None: ...
+
+    async def client() -> None:
+        nonlocal served
+        while time.perf_counter() < end:
+            await app({"type": "http", "method": "GET", "path": "/", "headers": [], "client": None}, receive, send)
+            served += 1
+
+    await asyncio.gather(*(client() for _ in range(LANES)))
+    return served / (OVERLOAD_SECONDS / 2)
+
+
 def overload_table() -> None:
     # The queue is what keeps the lanes busy between two arrivals; it is short, because whoever waits in it is late.
     def protected() -> Any:
@@ -158,7 +174,9 @@ def overload_table() -> None:
         (f"offered {OFFERED}, bare", limited_handler, OFFERED),
         (f"offered {OFFERED}, bulkhead", protected, OFFERED),
     ]
-    print("| overload, capacity 200/s | goodput/s | p50 ms | p99 ms | refused | later than 1 s |")
+    capacity = asyncio.run(saturated(limited_handler()))
+    print(f"The handler serves {capacity:.0f} requests a second when {LANES} clients keep it busy.\n")
+    print("| overload | goodput/s | p50 ms | p99 ms | refused | later than 1 s |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name, make, rate in cases:
         latencies, refused, late = asyncio.run(run(make, rate))
@@ -166,7 +184,7 @@ def overload_table() -> None:
         p50, p99 = (latencies[int(len(latencies) * q)] * 1000 if latencies else float("nan") for q in (0.5, 0.99))
         goodput = len(latencies) / OVERLOAD_SECONDS
         print(f"| {name} | {goodput:.0f} | {p50:.1f} | {p99:.1f} | {refused} | {late} |")
-    print("\nBars for the bulkhead: p99 ≤ 1.5 × unloaded, goodput ≥ 0.95 × capacity.\n")
+    print("\nBars for the bulkhead: p99 ≤ 1.5 × unloaded, goodput ≥ 0.95 × what it serves when kept busy.\n")
 
 
 # -- a million clients -------------------------------------------------------------------------------------------------

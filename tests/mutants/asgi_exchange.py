@@ -394,10 +394,7 @@ MUTANTS = [
         "        except ValueError:\n            self._inside -= 1",
     ),
     inbox(
-        "a stopped watch goes on",
-        "        self._wanted = False\n        if self._watcher",
-        "        if self._watcher",
-        MACHINE,
+        "a stopped watch goes on", "        self._wanted = False\n        if self._watcher", "        if self._watcher"
     ),
     inbox("a stopped watcher goes on", "            self._watcher.cancel()", "            pass"),
 ]
