@@ -168,7 +168,7 @@ MUTANTS = [
         "    if False:\n",
     ),
     forwarded("a zone is part of the address", 'text.partition("%")[0]', "text"),
-    forwarded("a hop may be endless", "    if len(text) > _LONGEST_HOP:\n", "    if False:\n"),
+    forwarded("a hop may be endless", "parsed(text) if len(text) <= _LONGEST_HOP else None", "parsed(text)"),
     forwarded("everybody is followed", "or not trusted(client):", "or False:"),
     forwarded("every hop is followed", "number == MOST_HOPS or", "False or"),
     forwarded("a hop too many is followed", "number == MOST_HOPS or", "number > MOST_HOPS or"),
