@@ -57,6 +57,7 @@ class CorrelationMiddleware:
         self.app = app
         self._name = field_name("header", header)
         self._trusting = trust_incoming
+        self._telling = frozenset({self._name, _TRACEPARENT})  # the request headers that matter here
         self._structlog = _structlog_variable()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,10 +70,13 @@ class CorrelationMiddleware:
         given: bytes | None = None
         traced = False
         if self._trusting:
+            telling = self._telling
             for name, value in scope.get("headers", ()):
+                if name not in telling:
+                    continue
                 if name == wanted:
                     given = value if given is None else given
-                elif name == _TRACEPARENT:
+                else:
                     traced = True
         identity = None if given is None else given.decode("latin-1")
         if identity is not None and not valid_id(identity):
@@ -93,7 +97,7 @@ class CorrelationMiddleware:
                 started = True
                 headers = [*message.get("headers", ())]
                 for name, _ in headers:
-                    if name == wanted or (len(name) == length and name.lower() == wanted):
+                    if len(name) == length and name.lower() == wanted:
                         break
                 else:
                     headers.append(echo)
