@@ -121,12 +121,13 @@ class GracefulShutdown:
             try:
                 await self.app(scope, receive, call.send)
             except BaseException as error:
-                if not call.ended_by_us() or not isinstance(error, CancelledError):
+                ended = call.ended_by_us()
+                if not ended or not isinstance(error, CancelledError):
                     raise
             else:
-                if not call.ended_by_us():
-                    return
-            await self._say_goodbye(call, scope, receive, send)
+                ended = call.ended_by_us()
+            if ended:
+                await self._say_goodbye(call, scope, receive, send)
         finally:
             call.task = None
             calls.discard(call)

@@ -225,6 +225,19 @@ def test_a_nearer_deadline_around_the_server_stays_in_force(clock: ManualClock) 
     assert seen == [5.0, 5.0, 5.0, 9.0]
 
 
+def test_a_request_that_is_finalised_in_another_context_ends_quietly(clock: ManualClock) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    coroutine = Connection(ResilienceMiddleware(app, timeout=5.0)).serve()
+
+    async def main() -> None:
+        contextvars.copy_context().run(coroutine.send, None)
+        coroutine.close()
+
+    run(main(), clock)
+
+
 def test_the_middleware_needs_a_task_of_asyncio(clock: ManualClock) -> None:
     app = ResilienceMiddleware(answering())
     with pytest.raises(RuntimeError, match="asyncio only"):

@@ -273,8 +273,8 @@ MUTANTS = [
     ),
     shutdown(
         "an error becomes a goodbye",
-        "if not call.ended_by_us() or not isinstance(error, CancelledError):",
-        "if not call.ended_by_us():",
+        "if not ended or not isinstance(error, CancelledError):",
+        "if not ended:",
     ),
     shutdown("a foreign cancellation becomes a goodbye", "return left <= self._before", "return True"),
     shutdown(

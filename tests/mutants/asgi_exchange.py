@@ -204,7 +204,7 @@ MUTANTS = [
         "a lost client is a failure",
         "        if not answered and (self._undeliverable",
         "        if False and (self._undeliverable",
-        MACHINE,
+        GONE,
     ),
     exchange("a broken connection is a failure", "(self._undeliverable or (error", "((error", PERMITS),
     exchange("every failure is blamed on the client", "(error is None and self._lost())", "self._lost()", MACHINE),
@@ -231,7 +231,7 @@ MUTANTS = [
         "a disconnect seen by the application is unseen",
         "return self._gone or (self._inbox is not None and self._inbox.gone)",
         "return self._gone",
-        MACHINE,
+        GONE,
     ),
     # messages
     exchange(
