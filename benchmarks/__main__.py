@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import failure, http, memory, rejection, report, stacks, success, transport
+from . import asgi, failure, http, memory, rejection, report, stacks, success, transport
 from .http_storm import Aftermath
 from .measure import Effort, Measured, measure
 from .memory import Footprint
