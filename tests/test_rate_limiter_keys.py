@@ -329,3 +329,13 @@ def test_a_guarded_function_waits_for_the_slot_of_its_key(colour: Colour) -> Non
     for key in ("a", "b", "a"):
         call(key)
     assert started == [("a", 1000.0), ("b", 1000.0), ("a", 1001.0)]
+
+
+def test_a_keyed_function_may_return_any_finished_value_and_nothing_that_runs_later(clock: ManualClock) -> None:
+    class Answer:
+        pass
+
+    answer = Answer()
+    assert by_key(5)(lambda key: answer)("a") is answer
+    with pytest.raises(TypeError, match="returned a generator"):
+        by_key(5)(lambda key: (number for number in range(3)))("a")
