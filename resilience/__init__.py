@@ -4,8 +4,10 @@ from . import deadline, events, exceptions
 from ._buckets import Reservation
 from ._circuit import BreakerStatistics, State
 from ._layer import Layer
+from ._limiter_questions import Quota
 from ._limits import Rate, SlidingWindow
 from ._machine import Verdict
+from ._memory_store import MemoryStore
 from ._policy import Guard, Policy
 from ._window import CountWindow, TimeWindow
 from .budget import RetryBudget, RetryBudgetStatistics
@@ -38,9 +40,12 @@ from .events import (
     Event,
     KeyEvicted,
     KeysOverflowed,
+    LeaseLost,
     ProbeExpired,
     RetryScheduled,
     RetryStopped,
+    StoreRecovered,
+    StoreUnavailable,
     Subscription,
     log_events,
     subscribe,
@@ -55,11 +60,13 @@ from .exceptions import (
     PoolExhaustedError,
     RateLimitExceededError,
     ResilienceError,
+    StoreUnavailableError,
 )
 from .keyed import Keyed, KeyedStatistics
 from .pipeline import Pipeline, PipelineDescription
-from .rate_limiter import Quota, RateLimiter, RateLimiterStatistics
+from .rate_limiter import RateLimiter, RateLimiterStatistics
 from .retry import Retry, RetryStatistics
+from .store import Store
 from .throttle import Throttle, ThrottleStatistics
 from .timeout import Timeout, TimeoutStatistics
 
@@ -94,6 +101,8 @@ __all__ = [
     "KeyedStatistics",
     "KeysOverflowed",
     "Layer",
+    "LeaseLost",
+    "MemoryStore",
     "Pipeline",
     "PipelineDescription",
     "PipelineWarning",
@@ -115,6 +124,10 @@ __all__ = [
     "RetryStopped",
     "SlidingWindow",
     "State",
+    "Store",
+    "StoreRecovered",
+    "StoreUnavailable",
+    "StoreUnavailableError",
     "Subscription",
     "Throttle",
     "ThrottleStatistics",

@@ -129,6 +129,8 @@ class Policy(Layer):
 
     def _forsake(self, wait: Wait) -> None:
         """The caller of `wait` is gone. It may be a finaliser that tells us, so this never blocks either."""
+        if wait.decision is not None:
+            return  # it has tidied up after itself
         self._machine.late.append((self._leave_locked, wait, ABANDONED))
         self._machine.unlocked()
 
@@ -333,6 +335,11 @@ class Guard:
     def outcome(self, result: object) -> None:
         """Tell the policy what the call returned, for policies that look at results."""
         self._result = result
+
+    @property
+    def permit(self) -> Any:
+        """The permit while the call runs; opaque, but for a `fence` on that of a shared bulkhead. None otherwise."""
+        return None if self._permit is _UNSET else self._permit
 
     def release(self) -> Any:
         """Take the permit out; settling it is the caller's business from now on."""

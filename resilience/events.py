@@ -132,6 +132,24 @@ class KeyEvicted(Event):
     reason: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreUnavailable(Event):
+    """A store of shared state (`policy` is its name) fails; until it recovers its policies do as `on_error` says."""
+
+    error: BaseException | None
+    on_error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreRecovered(Event):
+    """A store of shared state answers again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseLost(Event):
+    """A slot of a shared bulkhead was not renewed in time and may be somebody else's, while its call goes on."""
+
+
 class Subscription:
     """A running subscription; `cancel()` ends it, and it works as a context manager."""
 
@@ -204,6 +222,9 @@ _LEVELS: dict[type[Event], str] = {
     RetryStopped: "warning",
     CallTimedOut: "warning",
     KeysOverflowed: "warning",
+    StoreUnavailable: "warning",
+    StoreRecovered: "info",
+    LeaseLost: "warning",
 }
 
 

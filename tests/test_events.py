@@ -45,6 +45,7 @@ from tests.conftest import Colour
 KINDS = [kind for kind in vars(events).values() if isinstance(kind, type) and issubclass(kind, Event)]
 FACTS: dict[str, Any] = {
     "policy": "payments",
+    "on_error": "local",
     "time": 5.0,
     "reason": "failure_rate",
     "recovery_time": 5.0,
