@@ -111,12 +111,13 @@ class Entry:
 class Batch:
     """What one event loop sends together. It is given up when the oldest in it has waited for `store_timeout`."""
 
-    __slots__ = ("_late", "_line", "entries", "task", "timer")
+    __slots__ = ("_late", "_line", "_questions", "entries", "task", "timer")
 
     def __init__(self, line: Line) -> None:
         self._line = line
         self._late = False
         self.entries: list[Entry | Report] = []  # those without an answer
+        self._questions: list[Operation] = []  # theirs, once it has left
         self.task: asyncio.Task[None] | None = None
         sender = line.sender
         self.timer: TimerHandle = sender.clock.call_later(line.loop, sender.store_timeout, self._expire)
@@ -137,7 +138,7 @@ class Batch:
             if question is not None:
                 sent.append(entry)
                 questions.append(question)
-        self.entries = sent
+        self.entries, self._questions = sent, questions
         replies = await self._line.sender.ajourney(questions, self.expired) if questions else []
         self.entries = []
         for entry, reply in zip(sent, replies, strict=True):
@@ -154,11 +155,21 @@ class Batch:
     def _over(self, task: asyncio.Task[None]) -> None:
         self.timer.cancel()
         self._line.ended(self)
+        if task.cancelled() and not self._late:
+            self._hand_over()
         self._give_up(None if task.cancelled() else task.exception())
-        if task.cancelled() and not self._late:  # the loop is about to end: who still has to say something may
-            for entry in self.entries:
-                if not isinstance(entry, Entry):
-                    self._line.sender.thread.put(entry)
+
+    def _hand_over(self) -> None:
+        """The loop is about to end: what is still to be told is the thread's to tell."""
+        kept: list[Entry | Report] = []
+        for place, entry in enumerate(self.entries):
+            if isinstance(entry, Entry):
+                kept.append(entry)
+                continue
+            report = Again(entry, self._questions[place]) if self._questions else entry
+            if not self._line.sender.thread.put(report):
+                kept.append(entry)
+        self.entries = kept
 
     def _give_up(self, error: BaseException | None) -> None:
         for entry in self.entries:
@@ -166,6 +177,20 @@ class Batch:
                 entry.fail(error or TimeoutError("the store took too long"))
             else:
                 entry.lost()
+
+
+class Again:
+    """A report that has said what it had to say, and is told once more because nobody knows whether it arrived."""
+
+    __slots__ = ("_question", "heard", "lost")
+
+    def __init__(self, report: Report, question: Operation) -> None:
+        self._question = question
+        self.heard = report.heard
+        self.lost = report.lost
+
+    def operation(self) -> Operation:
+        return self._question
 
 
 def deliver(entry: Entry | Report, reply: Any) -> None:

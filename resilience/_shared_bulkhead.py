@@ -12,7 +12,6 @@ seen can turn it away.
 from __future__ import annotations
 
 import uuid
-from collections import deque
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -43,7 +42,7 @@ class SharedSlots(Machine):
     """The store's part of a bulkhead. `turn` lets the waiters ask one after the other, `alone` is the bulkhead to use
     without the store; both are local ones."""
 
-    __slots__ = ("_head", "_held", "_name", "_returned", "alone", "capacity", "queued", "rejected", "store", "turn")
+    __slots__ = ("_head", "_held", "_name", "alone", "capacity", "queued", "rejected", "store", "turn")
 
     def __init__(self, store: Store, name: str, capacity: int, turn: Any, alone: Any) -> None:
         super().__init__()
@@ -54,7 +53,6 @@ class SharedSlots(Machine):
         self.queued = self.rejected = 0  # statistics
         self._name = name
         self._held: dict[str, Policy] = {}  # by owner
-        self._returned: deque[str] = deque()
         self._head: Ticket | None = None  # of the first in the queue, while it waits for a slot to come back
 
     def admit(self, policy: Any) -> Any:
@@ -83,8 +81,7 @@ class SharedSlots(Machine):
             self.give_back(permit.owner)
 
     def give_back(self, owner: str) -> None:
-        self._returned.append(owner)
-        self.store.tell(self)
+        self.store.tell(_Returning(self, self._operation("release", owner)))
         self.wake_head()
 
     def wake_head(self) -> None:
@@ -101,7 +98,6 @@ class SharedSlots(Machine):
     def forked(self) -> None:
         super().forked()
         self._held.clear()
-        self._returned.clear()
         self._head = None
 
     # -- for decisions -------------------------------------------------------------------------------------------------
@@ -140,23 +136,6 @@ class SharedSlots(Machine):
         self._head = Ticket(lambda ticket, verdict: ())
         return self._head
 
-    # -- as a report of returned slots ---------------------------------------------------------------------------------
-
-    def operation(self) -> Operation | None:
-        owners: list[str] = []
-        while self._returned and len(owners) < 1000:
-            try:
-                owners.append(self._returned.popleft())
-            except IndexError:  # another report takes them
-                break
-        return self._operation("release", *owners) if owners else None
-
-    def heard(self, reply: Reply) -> None:
-        self.wake_head()
-
-    def lost(self) -> None:
-        """What the store does not hear of expires."""
-
     # -- renewing ------------------------------------------------------------------------------------------------------
 
     def renewal(self) -> Report | None:
@@ -178,7 +157,28 @@ class SharedSlots(Machine):
         return Operation("bulkhead", verb, self._name, "none", arguments)
 
 
+class _Returning:
+    """A slot on its way back. If the store does not hear of it, it expires."""
+
+    __slots__ = ("_operation", "_slots")
+
+    def __init__(self, slots: SharedSlots, operation: Operation) -> None:
+        self._slots = slots
+        self._operation = operation
+
+    def operation(self) -> Operation:
+        return self._operation
+
+    def heard(self, reply: Reply) -> None:
+        self._slots.wake_head()
+
+    def lost(self) -> None:
+        """Nothing that could be done."""
+
+
 class _Renewing:
+    """The leases of one process, to be renewed."""
+
     __slots__ = ("_owners", "_slots")
 
     def __init__(self, slots: SharedSlots, owners: list[str]) -> None:

@@ -4,7 +4,7 @@ Theory of operation. The store's machine is the breaker. A call in CLOSED passes
 counted here and told in the background, a failure at once, and the answer brings the news: so an instance with traffic
 knows within a round trip what the others have found out. One that heard nothing for a second asks before it lets a
 call pass, and so does every call that might be a probe: the store gives out the leases, so all instances together send
-no more probes than one. An open circuit refuses here, without asking.
+no more probes than one. An open circuit refuses here, and asks once a second whether somebody has reset it.
 
 The local circuit below counts as well. It decides alone while the store does not answer (`on_error="local"`), so an
 outage of both is noticed all the same. With `advisory` it is trusted first: evidence of its own opens the circuit of
@@ -105,6 +105,8 @@ class SharedCircuit(Circuit):
     def admit_locked(self, now: float, note: Note) -> tuple[int | None, float | None]:
         if self.mode == "disabled":
             return UNCOUNTED, None
+        if self._command is not None:  # it is to be told again
+            self.late.append((self._remind_locked, None, ABANDONED))
         refused = self.store.refuses
         if self._alone or (refused and self.store.on_error == "local"):
             if self.state is ISOLATED and not refused and self._command is None:
@@ -112,7 +114,11 @@ class SharedCircuit(Circuit):
             self._alone = True
             return self._admit_alone_locked(now, note)
         if self.state is OPEN and now < self._open_until:
-            return None, self._open_until - now
+            if now - self._heard_at < self._fresh:
+                return None, self._open_until - now
+            self._heard_at = now  # one call asks whether it was reset; meanwhile the others are refused
+            self._publish_locked()
+            return ASK, None
         if self._command is not None or now - self._heard_at < self._fresh:
             if self.state is CLOSED:
                 return self.generation, None
@@ -250,13 +256,17 @@ class SharedCircuit(Circuit):
         self._adopt_locked(news, self._clock.now())
         return ()
 
+    def _remind_locked(self, _: None, verdict: Verdict) -> Iterable[Ticket]:
+        """Nothing but a reason to look for what is to be told, once the lock is free."""
+        return ()
+
     def _adopt_locked(self, news: Reply, now: float) -> None:
         """Take over the state of all, unless a command of our own is under way or own evidence is trusted first."""
         shared, round_, wait, reopened = _STATES[int(news[0])], *news[1:4]
         if self._command is not None:
             return
         self._heard_at = now
-        self._round = round_
+        known, self._round = self._round, round_
         if self._advisory and shared is not ISOLATED and self.state is not ISOLATED:
             if self._alone and self.state is not CLOSED:
                 return
@@ -265,11 +275,14 @@ class SharedCircuit(Circuit):
         self._alone = False
         if shared is OPEN:
             self._open_until = now + wait
-        if shared is self.state:
+        before = self.state
+        if shared is before and round_ == known:
             self._publish_locked()
             return
         self._enter_locked(shared)
         self.reopened = int(reopened)
+        if shared is before:
+            return
         if shared is CLOSED:
             self._note(CircuitClosed, time=now, reason="shared")
         elif shared is HALF_OPEN:
@@ -318,6 +331,8 @@ class SharedCircuit(Circuit):
     def _publish_locked(self) -> None:
         super()._publish_locked()
         self.closed_permit = None  # every call is looked at
+        if not self._alone:
+            self.refuses_until = min(self.refuses_until, self._heard_at + self._fresh)
 
     def _has_evidence_locked(self, now: float) -> bool:
         """Whether enough calls of our own say that all is well; else the circuit would be open."""

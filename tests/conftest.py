@@ -76,6 +76,11 @@ class Colour:
 
     def close(self) -> None:
         if self._loop is not None:
+            tasks = asyncio.all_tasks(self._loop)  # what a store sends in the background
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                self._loop.run_until_complete(asyncio.wait(tasks))
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()
 

@@ -91,4 +91,6 @@ class SharedCircuitMachine(RuleBasedStateMachine):
 
 
 TestSharedCircuitMachine = SharedCircuitMachine.TestCase
-TestSharedCircuitMachine.settings = settings(max_examples=100, stateful_step_count=40, deadline=None, report_multiple_bugs=False)
+TestSharedCircuitMachine.settings = settings(
+    max_examples=100, stateful_step_count=40, deadline=None, report_multiple_bugs=False
+)

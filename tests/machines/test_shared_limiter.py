@@ -107,4 +107,6 @@ class SharedLimiterMachine(RuleBasedStateMachine):
 
 
 TestSharedLimiterMachine = SharedLimiterMachine.TestCase
-TestSharedLimiterMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None, report_multiple_bugs=False)
+TestSharedLimiterMachine.settings = settings(
+    max_examples=60, stateful_step_count=30, deadline=None, report_multiple_bugs=False
+)
