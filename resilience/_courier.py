@@ -24,6 +24,7 @@ from ._ledger import Argument, Reply
 from .clock import Clock, TimerHandle
 
 MOST_REPORTS = 10_000  # waiting in an outbox; beyond that they are dropped
+BATCH = "resilience store"  # the name of its task
 _MOST_BATCHES = 4  # under way in one loop; whoever comes then travels with the next
 _MOST_TOGETHER = 500  # operations in one journey of the thread
 
@@ -123,7 +124,7 @@ class Batch:
         self.timer: TimerHandle = sender.clock.call_later(line.loop, sender.store_timeout, self._expire)
 
     def start(self) -> None:
-        self.task = self._line.loop.create_task(self._run())
+        self.task = self._line.loop.create_task(self._run(), name=BATCH)
         self.task.add_done_callback(self._over)
 
     def expired(self) -> bool:

@@ -7,6 +7,7 @@ with `a`. When the store does not answer, local state or what `on_error` says st
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
@@ -106,14 +107,16 @@ class LimiterQuestions(Policy):
 
     # -- private -------------------------------------------------------------------------------------------------------
 
-    def _known(self, key: Hashable) -> Hashable:
-        raise NotImplementedError
+    @abstractmethod
+    def _known(self, key: Hashable) -> Hashable: ...
 
-    def _rate_of(self, key: Hashable) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def _rate_of(self, key: Hashable) -> Any: ...
 
-    def _take(self, key: Hashable, cost: float, limit: float, left: float | None) -> Reservation | CallRejectedError:
-        raise NotImplementedError
+    @abstractmethod
+    def _take(
+        self, key: Hashable, cost: float, limit: float, left: float | None
+    ) -> Reservation | CallRejectedError: ...
 
     def _peek_locally(self, key: Hashable, rate: Any) -> Quota:
         machine, now = self._machine, self._clock.now()

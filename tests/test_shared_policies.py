@@ -194,7 +194,7 @@ def test_a_cancelled_reservation_returns_its_tokens(clock: ManualClock) -> None:
 def test_two_bulkheads_of_one_name_share_their_slots(colour: Colour, store: Any) -> None:
     one, two = (Bulkhead(2, name="x", store=store) for _ in range(2))
     first, second, third = one.guard(), two.guard(), one.guard()
-    assert first.permit is None
+    assert [first.permit] == [None]
     colour.enter(first)
     colour.enter(second)
     assert second.permit.fence > first.permit.fence

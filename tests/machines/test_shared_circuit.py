@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from resilience import CircuitBreaker, CircuitOpenError, MemoryStore, TimeWindow
 from resilience._machine import ABANDONED, FAILURE, SUCCESS
+from resilience._wait import meter
 from resilience.testing import ManualClock
 
 VERDICTS = st.sampled_from([SUCCESS, SUCCESS, FAILURE, FAILURE, ABANDONED])
@@ -62,7 +63,7 @@ class SharedCircuitMachine(RuleBasedStateMachine):
     @rule(second=INSTANCE)
     def a_call_comes(self, second: bool) -> None:
         shared = self.shared[second]
-        outcomes = []
+        outcomes: list[tuple[Any, float | None]] = []
         for breaker in (self.local, shared):
             try:
                 outcomes.append((breaker.admit(), None))
@@ -88,6 +89,9 @@ class SharedCircuitMachine(RuleBasedStateMachine):
     def somebody_intervenes(self, second: bool, what: str) -> None:
         getattr(self.local, what)()
         getattr(self.shared[second], what)()
+
+    def teardown(self) -> None:
+        meter.set(None)
 
 
 TestSharedCircuitMachine = SharedCircuitMachine.TestCase
