@@ -101,6 +101,29 @@ def colour(request: pytest.FixtureRequest, clock: ManualClock) -> Iterator[Colou
     colour.close()
 
 
+@pytest.fixture(scope="session")
+def redis_for_answers() -> Iterator[Any]:
+    """A server that all tests share; each uses a prefix of its own."""
+    from tests import redis_server as servers
+
+    server = servers.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def redis_server() -> Iterator[Any]:
+    """A real server of this test alone, to pause and to kill."""
+    from tests import redis_server as servers
+
+    server = servers.start()
+    if not server.faults:
+        server.close()
+        pytest.skip("redis-server is not installed, and fakeredis cannot be paused or killed")
+    yield server
+    server.close()
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_behind() -> Iterator[None]:
     """A test leaves no subscriber and no context variable behind."""
