@@ -70,14 +70,10 @@ class Factory:
         module, retry = (self._sync, self._retries[0]) if colour == "sync" else (self._async, self._retries[1])
         kind = getattr(module, self._kind.__name__, self._kind)
         options = {name: value for name, value in self._options.items() if name not in _OVERRULED}
-        return kind(
-            **options,
-            retry=retry,
-            socket_timeout=timeout,
-            socket_connect_timeout=timeout,
-            lib_name=None,
-            lib_version=None,
-        )
+        link = kind(**options, retry=retry, socket_timeout=timeout, socket_connect_timeout=timeout)
+        # Introducing the library by name costs two more answers at every connecting.
+        link.driver_info = link.lib_name = link.lib_version = None
+        return link
 
 
 class Connection:

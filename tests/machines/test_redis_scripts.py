@@ -60,9 +60,11 @@ COST = st.sampled_from([0.0, 0.25, 1.0, 1.0, 1.0 / 3.0, 2.0, 5.0])
 LIMIT = st.sampled_from([(1.0, 4.0, 4.01), (0.25, 1.0, 1.0), (1.0 / 3.0, 1.0, 1.001), (60.0, 60.0, 60.0)])
 PATIENCE = st.sampled_from([0.0, 0.5, 3.0, 1e300, -1.0])
 limiter_steps = st.lists(
-    st.tuples(st.sampled_from(["take"] * 5 + ["look", "charge", "refund", "refund", "reset"]), STEPS, COST, PATIENCE, WHICH),
+    st.tuples(
+        st.sampled_from(["take"] * 5 + ["look", "charge", "refund", "refund", "reset"]), STEPS, COST, PATIENCE, WHICH
+    ),
     max_size=25,
-)  # fmt: skip
+)
 
 
 @given(rules=st.lists(LIMIT, min_size=1, max_size=3), steps=limiter_steps)
