@@ -17,10 +17,12 @@ from ._buckets import Buckets, Reservation
 from ._courier import Operation
 from ._keys import key_text
 from ._ledger import Reply
-from ._limits import Algorithm, All, Gcra, whole_calls
+from ._limits import Algorithm, All, Gcra
+from ._local_tokens import Blocks, FromBlock
 from ._machine import FAILURE, Verdict
 from ._policy import Policy
 from ._wait import Wait
+from .clock import Clock
 from .events import CallQueued
 from .exceptions import CallRejectedError, DeadlineExceededError, RateLimitExceededError, StoreUnavailableError
 from .store import Store
@@ -97,19 +99,58 @@ class Answer(NamedTuple):
 class SharedLimit:
     """The store's part of a limiter and of its variants."""
 
-    def __init__(self, store: Store, name: str, machine: Buckets) -> None:
+    def __init__(self, store: Store, name: str, machine: Buckets, clock: Clock) -> None:
         for limit in _limits(machine.algorithm):
             if not isinstance(limit, Gcra):
                 raise TypeError("a limiter with a store counts by rate: limiter= cannot be shared")
         self.store = store
         self._name = name
         self._machine = machine
+        self._blocks = Blocks(store, machine, clock)
 
     def admit(self, policy: Policy, key: Hashable, cost: float, max_wait: float, rate: Any, pays_later: bool) -> Any:
         """A permit, or a Wait; raises a rejection."""
         algorithm = self._algorithm(rate)
+        ahead = 0.0 if pays_later else self._held(algorithm)
+        if 0.0 < cost <= ahead:
+            taken = self._blocks.take(key, cost)
+            if taken:
+                return _EXEMPT
+            if taken is False and not self.store.refuses:
+                return self._from_block(policy, key, cost, max_wait, rate, ahead, algorithm)
+        return self._ask(policy, key, cost, max_wait, rate, pays_later, algorithm)
+
+    def _from_block(
+        self,
+        policy: Policy,
+        key: Hashable,
+        cost: float,
+        max_wait: float,
+        rate: Any,
+        ahead: float,
+        algorithm: Algorithm,
+    ) -> Any:
+        def alone() -> Any:
+            return self._ask(policy, key, cost, max_wait, rate, False, algorithm)
+
+        question = self._take(key, ahead, 0.0, None, algorithm, take=True)
+        lifetime = ahead * _intervals(algorithm)[0]
+        decision = FromBlock(self._blocks, key, cost, ahead, lifetime, question, alone)
+        return decision.block() if self.store.immediate else Wait(policy, None, decision=decision)
+
+    def _ask(
+        self,
+        policy: Policy,
+        key: Hashable,
+        cost: float,
+        max_wait: float,
+        rate: Any,
+        pays_later: bool,
+        algorithm: Algorithm,
+    ) -> Any:
+        """A permit or a Wait by the store's answer for this call alone."""
         left = deadline.remaining() if max_wait else None
-        if cost > algorithm.capacity:
+        if cost > self._capacity(algorithm):
             max_wait = NEVER
         question = self._take(key, cost, max_wait, left, algorithm, take=not pays_later)
 
@@ -117,7 +158,7 @@ class SharedLimit:
             answer = _read(reply)
             if not answer.admitted:
                 self._machine.rejected += 1
-                raise policy._rejected(_refusal(policy.name, answer, algorithm, max_wait), key)
+                raise policy._rejected(_refusal(policy.name, answer, self._capacity(algorithm), max_wait), key)
             if pays_later:
                 return SharedCharge(self._operation("charge", key, cost, *_intervals(algorithm)))
             if answer.wait <= 0.0:
@@ -133,7 +174,7 @@ class SharedLimit:
                     return _EXEMPT
                 case _:
                     self._machine.rejected += 1
-                    refusal = RateLimitExceededError(policy.name, self.store.retry_after, algorithm.capacity, 0)
+                    refusal = RateLimitExceededError(policy.name, self.store.retry_after, self._capacity(algorithm), 0)
                     raise policy._rejected(refusal, key)
 
         def undo(reply: Reply) -> None:
@@ -161,13 +202,13 @@ class SharedLimit:
         if self.store.on_error == "closed":
             wait = self.store.retry_after or 0.0
             return self.capacity(rate), 0, wait, wait
-        algorithm = self._algorithm(rate)
-        return algorithm.capacity, whole_calls(algorithm, algorithm.fresh(), 0.0), 0.0, 0.0
+        capacity = self.capacity(rate)
+        return capacity, max(1, math.floor(capacity)), 0.0, 0.0
 
     def claim(self, key: Hashable, cost: float, limit: float, rate: Any) -> Operation:
         """What to ask for a reservation."""
         algorithm = self._algorithm(rate)
-        return self._take(key, cost, NEVER if cost > algorithm.capacity else limit, None, algorithm, take=True)
+        return self._take(key, cost, NEVER if cost > self._capacity(algorithm) else limit, None, algorithm, take=True)
 
     def claimed(
         self, reply: Reply, name: str | None, key: Hashable, cost: float, limit: float, rate: Any
@@ -177,7 +218,7 @@ class SharedLimit:
         if answer.admitted:
             return self._reservation(key, cost, answer)
         self._machine.rejected += 1
-        return _refusal(name, answer, algorithm, NEVER if cost > algorithm.capacity else limit)
+        return _refusal(name, answer, self._capacity(algorithm), NEVER if cost > self._capacity(algorithm) else limit)
 
     def unclaim(self, reply: Reply, key: Hashable, cost: float) -> None:
         """Give back what an answer has granted to somebody who is gone."""
@@ -191,7 +232,7 @@ class SharedLimit:
 
     def capacity(self, rate: Any) -> float:
         """The burst."""
-        return self._algorithm(rate).capacity
+        return self._capacity(self._algorithm(rate))
 
     # -- private -------------------------------------------------------------------------------------------------------
 
@@ -205,9 +246,26 @@ class SharedLimit:
     def _take(
         self, key: Hashable, cost: float, max_wait: float, left: float | None, algorithm: Algorithm, *, take: bool
     ) -> Operation:
-        rules = [part for limit in _limits(algorithm) for part in (limit.interval, limit.tolerance, limit.allowance)]
+        limits, held = _limits(algorithm), self._held(algorithm)
+        rules = [
+            part
+            for limit in limits
+            for part in (
+                limit.interval,
+                limit.tolerance - held * limit.interval,
+                limit.allowance - held * limit.interval,
+            )
+        ]
         patience = min(max_wait, FOREVER), FOREVER if left is None else left
         return self._operation("take", key, float(take), cost, *patience, *rules)
+
+    def _held(self, algorithm: Algorithm) -> float:
+        """The tokens of the burst that may be in blocks and are no longer in the store."""
+        return 0.0 if isinstance(algorithm, All) else self._blocks.size(algorithm.capacity)
+
+    def _capacity(self, algorithm: Algorithm) -> float:
+        """The largest cost that can ever pass."""
+        return algorithm.capacity - self._held(algorithm)
 
     def _reservation(self, key: Hashable, cost: float, answer: Answer) -> SharedReservation:
         refund = self._operation("refund", key, *answer.tats)
@@ -228,8 +286,8 @@ def _read(reply: Reply) -> Answer:
     return Answer(admitted == 1.0, wait, remaining, next_one, reset_after, tuple(tats))
 
 
-def _refusal(name: str | None, answer: Answer, algorithm: Algorithm, max_wait: float) -> CallRejectedError:
+def _refusal(name: str | None, answer: Answer, capacity: float, max_wait: float) -> CallRejectedError:
     if answer.wait <= max_wait:
         return DeadlineExceededError(name, answer.wait)
     wait = None if max_wait == NEVER else answer.wait
-    return RateLimitExceededError(name, wait, algorithm.capacity, answer.remaining, answer.reset_after)
+    return RateLimitExceededError(name, wait, capacity, answer.remaining, answer.reset_after)

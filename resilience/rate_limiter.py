@@ -103,7 +103,7 @@ class RateLimiter(LimiterQuestions):
             _arguments.plain("rate", rate) if callable(rate) else None,
             _arguments.count("max_keys", max_keys),
         )
-        self._shared = None if store is None else SharedLimit(store, str(name), self._machine)
+        self._shared = None if store is None else SharedLimit(store, str(name), self._machine, self._clock)
         self._configure(max_wait=max_wait, key=key, cost=cost, charge_if=charge_if)
 
     def admit(self, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:

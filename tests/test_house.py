@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_circuit", "_limits", "_attempts", "_timers", "_worker", "_directory", "_ledger", "_keys"),
     ("_buckets", "_ledger_circuit", "_courier"),
     ("store",),
-    ("_asking", "_memory_store", "_shared_budget"),
+    ("_asking", "_local_tokens", "_memory_store", "_shared_budget"),
     ("_shared_bulkhead", "_shared_circuit", "_shared_limiter"),
     ("_limiter_questions", "budget"),
     ("circuit_breaker", "retry", "bulkhead", "rate_limiter", "throttle", "timeout"),

@@ -149,10 +149,8 @@ def test_a_prefix_is_a_string_without_braces(prefix: Any) -> None:
 def test_all_kinds_of_policies_share_through_the_server(colour: Colour, make: Callable[..., RedisStore]) -> None:
     stores = [make(), make()]
     limiters = [RateLimiter(3, 60.0, name="x", store=store) for store in stores]
-    assert [outcome(lambda n=n: colour.call(limiters[n % 2])) for n in range(4)] == [
-        *["done"] * 3,
-        RateLimitExceededError,
-    ]
+    outcomes = [outcome(lambda limiter=limiters[n % 2]: colour.call(limiter)) for n in range(4)]  # type: ignore[misc]
+    assert outcomes == ["done", "done", "done", RateLimitExceededError]
     quota = colour.run(limiters[0].apeek()) if colour.is_async else limiters[0].peek()
     assert 10.0 < quota.retry_after <= 20.0
     bulkheads = [Bulkhead(1, name="x", store=store) for store in stores]
@@ -166,7 +164,7 @@ def test_all_kinds_of_policies_share_through_the_server(colour: Colour, make: Ca
         raise OSError
 
     assert outcome(lambda: colour.call(breakers[0], fail)) is OSError
-    until(lambda: outcome(lambda: colour.call(breakers[1])) is CircuitOpenError or give_way(0.2))
+    until(lambda: outcome(lambda: colour.call(breakers[1])) is CircuitOpenError)
     budget = RetryBudget(0.0, 0.2, name="x", store=stores[0])
     assert [budget.withdraw() for _ in range(3)] == [True, True, False]
 
@@ -398,7 +396,7 @@ def test_whatever_a_bad_server_does_on_error_holds_in_time(
     url = "redis://127.0.0.1:1/0" if bad is None else bad.url
     store = RedisStore(url, on_error=on_error, store_timeout=0.25)
     limiter = RateLimiter(2, 3600.0, name="x", store=store)
-    expected = {"local": ["done", "done", RateLimitExceededError], "open": ["done"] * 3}
+    expected: dict[str, list[Any]] = {"local": ["done", "done", RateLimitExceededError], "open": ["done"] * 3}
     with recorded_events(StoreUnavailable, StoreRecovered) as events:
         for number in range(3):
             began = SYSTEM.now()
@@ -496,7 +494,7 @@ def test_leases_are_renewed_while_held_and_expire_when_their_holder_is_silent(re
         assert outcome(waiting.guard().__enter__) is BulkheadFullError
         fence = guard.permit.fence
         held._renewals.clear()  # as if it had died
-        until(lambda: outcome(waiting.call) or taken(waiting, fence))
+        until(lambda: taken(waiting, fence))
     assert events == []
     held.close()
     other.close()

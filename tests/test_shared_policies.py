@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -573,3 +574,79 @@ def test_a_budget_whose_report_was_lost_tells_again_later(clock: ManualClock) ->
     budget.deposit()
     told(store)
     assert store.memory.ask(budget._shared.operation())[:2] == (1.0, 0.0)  # type: ignore[union-attr,arg-type]
+
+
+# -- tokens taken ahead ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("instances", [1, 3])
+def test_tokens_taken_ahead_never_let_all_instances_together_exceed_the_limit(
+    clock: ManualClock, instances: int
+) -> None:
+    """burst + rate · t in any time t, however the calls fall."""
+    memory, rng = MemoryStore(clock=clock), random.Random(7)
+    stores = [RemoteStore(clock, delay=0.0, memory=memory, local_share=0.1) for _ in range(instances)]
+    limiters = [RateLimiter(100, 1.0, burst=50, name="x", store=store) for store in stores]
+    times: list[float] = []
+    for _ in range(4000):
+        clock.advance(rng.choice([0.0, 0.0, 0.0, 0.001, 0.004, 0.05]))
+        if attempt(lambda: rng.choice(limiters).call(clock.now)) is not RateLimitExceededError:
+            times.append(clock.now())
+    assert len(times) > 1000
+    for first in range(0, len(times), 7):
+        for last in range(first, min(first + 400, len(times)), 13):
+            assert last - first + 1 <= 50 + 100 * (times[last] - times[first]) + 1e-6
+    if instances == 1:
+        assert len(stores[0].batches) < len(times)
+
+
+def test_tasks_that_find_no_token_ahead_wait_for_one_fetch(clock: ManualClock) -> None:
+    store = RemoteStore(clock, local_share=0.1)
+    limiter = RateLimiter(1000, 1.0, name="x", store=store)
+
+    async def main() -> None:
+        async def work() -> None:
+            done.append(clock.now())
+
+        done: list[float] = []
+        tasks = [asyncio.create_task(limiter(work)()) for _ in range(150)]
+        await clock.asleep(0.001)
+        tasks[0].cancel()  # the one that fetches
+        tasks[5].cancel()
+        await asyncio.wait(tasks)
+        assert len(done) == 148
+        assert len(store.batches) == 3
+        store.trouble = OSError()
+        await clock.asleep(0.5)
+        await asyncio.gather(*(limiter(work)() for _ in range(20)))
+        store.trouble = None
+
+    run(main(), clock)
+
+
+def test_without_a_block_to_be_had_calls_ask_one_by_one(colour: Colour) -> None:
+    store = RemoteStore(colour.clock, delay=0.0, local_share=0.1)
+    limiter = RateLimiter(20, 1.0, name="x", store=store)
+    call = colour.guarded(limiter, lambda: 1)
+    results = [attempt(call) for _ in range(25)]
+    assert results == [1] * 18 + [RateLimitExceededError] * 7  # the burst is smaller by one block
+    assert attempt(lambda: limiter.with_(cost=19).call(lambda: 1)) is RateLimitExceededError
+    store.trouble = OSError()
+    colour.clock.advance(10.0)
+    assert attempt(call) == 1
+    immediate = MemoryStore(clock=colour.clock)
+    immediate.local_share = 0.1
+    assert colour.guarded(RateLimiter(20, 1.0, name="x", store=immediate), lambda: 1)() == 1
+
+
+def test_blocks_of_many_keys_are_bounded(clock: ManualClock) -> None:
+    store = RemoteStore(clock, delay=0.0, local_share=0.1)
+    blocks = RateLimiter(20, 1.0, name="x", store=store)._shared._blocks  # type: ignore[union-attr]
+    for number in range(10_000):
+        blocks.put(number, 1.0, 2000.0)
+    blocks.put("one", 1.0, 2000.0)
+    assert len(blocks._blocks) == 1
+    for number in range(9_999):
+        blocks.put(number, 1.0, clock.now())
+    blocks.put("two", 1.0, 2000.0)
+    assert set(blocks._blocks) == {"one", "two"}

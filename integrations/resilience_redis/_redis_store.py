@@ -27,7 +27,8 @@ class RedisStore(Store):
     one key, with the server's time. Keys are `prefix:{machine:policy:key}`, of safe characters, and expire when they
     are as good as new; only a circuit that was isolated by hand stays until it is reset.
 
-    No call waits for it longer than `store_timeout` seconds; `on_error` and `lease_time` are those of `Store`. Close it
+    No call waits for it longer than `store_timeout` seconds; `on_error`, `lease_time` and `local_share` are those of
+    `Store`. Close it
     with `close()`, and with `await aclose()` in each event loop that has used it.
     """
 
@@ -39,6 +40,7 @@ class RedisStore(Store):
         store_timeout: float | timedelta = 0.05,
         on_error: str = "local",
         lease_time: float | timedelta = 10.0,
+        local_share: float = 0.0,
         name: str | None = None,
         clock: Clock | None = None,
         listeners: Iterable[Listener] = (),
@@ -58,6 +60,7 @@ class RedisStore(Store):
             store_timeout=store_timeout,
             on_error=on_error,
             lease_time=lease_time,
+            local_share=local_share,
             name=name or prefix,
             clock=clock,
             listeners=listeners,

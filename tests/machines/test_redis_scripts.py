@@ -156,7 +156,8 @@ def test_a_circuit_is_the_same_in_both_languages(server: Any, options: Any, step
                 numbers = (rounds[-1 - which % min(2, len(rounds))], successes, float(failures), slow, float(failures))
                 news = both.at(step, "report", *numbers, retry_after, jitter, *options)
             case "probe":
-                lease, *news = both.at(step, "probe", jitter, *options)
+                lease, *_ = reply = both.at(step, "probe", jitter, *options)
+                news = reply[1:]
                 leases += [lease] if lease else []
             case "settle":
                 lease = leases[-1 - which % min(3, len(leases))]
