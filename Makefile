@@ -20,13 +20,19 @@ help: ## list the targets
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python $(PIP_INSTALL) --editable '.[dev]'
+	@touch $@ $(VENV)/.installed-demo
+
+# A small part of the above, so that whoever wants to see the demo first does not wait for the rest.
+$(VENV)/.installed-demo: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python $(PIP_INSTALL) --editable '.[demo]'
 	@touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed
 	$(BIN)/python $(PIP_INSTALL) --editable '.[bench]'
 	@touch $@
 
-demo: $(VENV)/.installed ## watch the patterns at work
+demo: $(VENV)/.installed-demo ## watch the patterns at work
 	$(BIN)/python -m examples.demo $(ARGS)
 
 test: $(VENV)/.installed ## run the test suite

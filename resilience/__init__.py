@@ -1,8 +1,9 @@
 """Composable resilience layers for any call: breaker, retry, bulkhead, rate limit, timeout, correlation, pipeline."""
 
 from . import deadline, events, exceptions
+from ._attempts import Attempt
 from ._buckets import Reservation
-from ._circuit import BreakerStatistics, State
+from ._circuit import BreakerStatistics, Mode, State
 from ._layer import Layer
 from ._limiter_questions import Quota
 from ._limits import Rate, SlidingWindow
@@ -41,6 +42,7 @@ from .events import (
     KeyEvicted,
     KeysOverflowed,
     LeaseLost,
+    Listener,
     ProbeExpired,
     RetryScheduled,
     RetryStopped,
@@ -65,7 +67,7 @@ from .exceptions import (
 from .keyed import Keyed, KeyedStatistics
 from .pipeline import Pipeline, PipelineDescription
 from .rate_limiter import RateLimiter, RateLimiterStatistics
-from .retry import Retry, RetryStatistics
+from .retry import Retry, RetryStatistics, Strategy
 from .store import Store
 from .throttle import Throttle, ThrottleStatistics
 from .timeout import Timeout, TimeoutStatistics
@@ -73,6 +75,7 @@ from .timeout import Timeout, TimeoutStatistics
 __version__ = "0.1.0"
 
 __all__ = [
+    "Attempt",
     "BreakerStatistics",
     "Bulkhead",
     "BulkheadFullError",
@@ -102,7 +105,9 @@ __all__ = [
     "KeysOverflowed",
     "Layer",
     "LeaseLost",
+    "Listener",
     "MemoryStore",
+    "Mode",
     "Pipeline",
     "PipelineDescription",
     "PipelineWarning",
@@ -128,6 +133,7 @@ __all__ = [
     "StoreRecovered",
     "StoreUnavailable",
     "StoreUnavailableError",
+    "Strategy",
     "Subscription",
     "Throttle",
     "ThrottleStatistics",

@@ -71,32 +71,93 @@ def text(name: str, value: object) -> str | None:
     return value
 
 
-def function(name: str, value: object, *, may_be_async: bool = False) -> Any:
-    """Something callable, or None."""
+def function(name: str, value: object, *, takes: int | None = None) -> Any:
+    """Something to call with `takes` arguments (None: with whatever the call has), or None."""
     if value is not None and not callable(value):
         raise TypeError(f"{name} must be callable or None, not {shown(value)}")
-    return value if may_be_async else plain(name, value)
+    return value if value is None else plain(name, value, takes=takes)
 
 
-def plain(name: str, value: Any) -> Any:
-    """`value`, unless it is an asynchronous function where the answer is needed at once: a coroutine is always true."""
-    if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(getattr(type(value), "__call__", None)):  # noqa: B004
+def plain(name: str, value: Any, *, takes: int | None = None) -> Any:
+    """`value`, unless calling it with `takes` arguments would not give the answer at once.
+
+    A coroutine or generator is always true, whatever it would come to; a layer answers with a guarded function.
+    """
+    if is_async(value):
         raise TypeError(f"{name} must be a plain function, not the asynchronous {shown(value)}")
+    if any(inspect.isgeneratorfunction(found) or inspect.isasyncgenfunction(found) for found in _code_of(value)):
+        raise TypeError(f"{name} must be a plain function, not the generator function {shown(value)}")
+    if hasattr(type(value), "_wrap_sync"):  # a Layer, which is made further up
+        raise TypeError(f"{name} must be a plain function, not the layer {shown(value)}")
+    if takes is not None and accepts(value, takes) is False:
+        raise TypeError(f"{name} must take {_ARGUMENTS[takes]}, which {shown(value)} does not")
     return value
+
+
+_ARGUMENTS = ("no argument", "one argument")
+
+
+def is_async(value: object) -> bool:
+    """Whether calling `value` gives a coroutine, as far as can be seen from outside."""
+    return any(map(inspect.iscoroutinefunction, _code_of(value)))
+
+
+def _code_of(value: object) -> tuple[object, object]:
+    """Where to look for what kind of function it is: of an object with a `__call__`, the method tells."""
+    return value, getattr(type(value), "__call__", None)  # noqa: B004
+
+
+def accepts(fn: Callable[..., Any], count: int) -> bool | None:
+    """Whether `fn` can be called with `count` positional arguments; None if it does not tell."""
+    try:
+        signature = inspect.signature(fn)
+    except (TypeError, ValueError):  # some built-ins
+        return None
+    try:
+        signature.bind(*[None] * count)
+    except TypeError:
+        return False
+    return True
+
+
+def hashable(name: str, key: object) -> None:
+    """Raise TypeError for a key that no table can hold."""
+    try:
+        hash(key)
+    except TypeError as error:
+        raise TypeError(f"{name} must return something hashable, not {shown(key)}") from error
+
+
+def strategy(name: str, value: Any) -> Any:
+    """A tenacity strategy, or a function of its RetryCallState; not the class of one, which would make an object."""
+    if isinstance(value, type):
+        raise TypeError(
+            f"{name} must be a tenacity strategy, not the class {value.__name__}: write {value.__name__}(…)"
+        )
+    if not callable(value):
+        raise TypeError(f"{name} must be a tenacity strategy, not {shown(value)}")
+    return plain(name, value, takes=1)
+
+
+def is_collection(value: object) -> bool:
+    """Whether `value` holds things; a text is one thing, and its letters are never meant."""
+    return isinstance(value, Iterable) and not isinstance(value, (str, bytes))
 
 
 def listeners(value: object) -> tuple[Callable[[Any], object], ...]:
     """A collection of callables, each taking one event."""
-    if not isinstance(value, Iterable) or isinstance(value, (str, bytes)):
+    if not is_collection(value):
         raise TypeError(f"listeners must be a collection of callables taking an event, not {shown(value)}")
-    return tuple(map(listener, value))
+    return tuple(map(listener, cast("Iterable[Any]", value)))
 
 
 def listener(value: Any) -> Callable[[Any], object]:
-    """A callable taking one event. It is called, not awaited, so a coroutine function would silently do nothing."""
+    """A callable taking one event. What it returns is ignored, so what only makes something would do nothing."""
     if not callable(value):
         raise TypeError(f"a listener must be callable with one event, not {shown(value)}")
-    return cast("Callable[[Any], object]", plain("a listener", value))
+    if isinstance(value, type) or getattr(value, "makes_a_listener", False) is True:
+        raise TypeError(f"a listener must be callable with one event: write {value.__qualname__}(), with parentheses")
+    return cast("Callable[[Any], object]", plain("a listener", value, takes=1))
 
 
 def is_exception_type(value: object) -> bool:

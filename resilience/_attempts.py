@@ -10,9 +10,7 @@ import contextlib
 import functools
 import math
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import Token
+from collections.abc import Callable
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
@@ -22,14 +20,13 @@ from tenacity.retry import retry_base
 from tenacity.wait import wait_exponential, wait_random_exponential
 
 from . import _arguments, deadline
-from ._layer import AnyFunction, restore
-from .correlation import attempt as attempt_variable
+from ._layer import AnyFunction
+from ._notes import MOST_NOTES, NOTE, annotate
+from .correlation import numbered
 from .events import SUBSCRIBERS, RetryScheduled, RetryStopped
 from .exceptions import CallRejectedError, DeadlineExceededError
 
 _RETRYING = tenacity.Retrying()  # some strategies look at the object they think they belong to
-_NOTE = "resilience: attempt "
-_MOST_NOTES = 100
 # The retry_base classes of tenacity that never ask for a retry of a result; all others have to see results too.
 _BLIND_TO_RESULTS = {
     tenacity.retry_if_exception,
@@ -37,6 +34,12 @@ _BLIND_TO_RESULTS = {
     tenacity.retry_if_not_exception_type,
     tenacity.retry_if_exception_cause_type,
     tenacity.retry_if_exception_message,
+}
+# The strategies of tenacity that look at nothing but attempts and times.
+BLIND_TO_ARGUMENTS = {
+    *(type(None), tenacity.stop_after_attempt, tenacity.stop_after_delay, tenacity.stop_before_delay),
+    *(tenacity.wait_none, tenacity.wait_fixed, tenacity.wait_incrementing, tenacity.wait_random),
+    *(tenacity.wait_exponential, tenacity.wait_exponential_jitter, tenacity.wait_random_exponential),
 }
 
 
@@ -71,7 +74,7 @@ class Run:
             self._forget()
         if wait is None:
             if self._notes:
-                _annotate(error, self._notes)
+                annotate(error, self._notes, self.retry._machine)
             return None
         self._scheduled(wait, error)
         return wait
@@ -84,7 +87,7 @@ class Run:
                 retry._inspects_results and bool(retry._test(self, None, result))
             ):
                 return None
-            self._noted(f"{_NOTE}{self.number} of {retry.attempts} returned {_arguments.shown(result)}")
+            self._noted(f"{NOTE}{self.number} of {retry.attempts} returned {_arguments.shown(result)}")
             wait = self._next(result, None)
         finally:
             self._forget()
@@ -127,12 +130,15 @@ class Run:
         if self.number >= retry.attempts:
             return self._stop("attempts", error)
         if retry._stop is not None and retry._stop(self.state(error, outcome)):
-            return self._stop("stop", error)
+            return self._stop("stop", error, "`stop` said so")
         wait = least = self._backoff(error, outcome)
         asked = self._asked(outcome)
         if asked is not None:
             if asked > retry._retry_after_limit:
-                return self._stop("retry_after", error)
+                limit = retry._retry_after_limit
+                return self._stop(
+                    "retry_after", error, f"asked to wait {asked:g} s, above retry_after_limit ({limit:g} s)"
+                )
             least = max(wait, asked)
             wait = max(wait, asked + retry._rng.uniform(0.0, min(0.1 * asked, 1.0)))
         looking_ahead = retry._looks_ahead
@@ -140,15 +146,17 @@ class Run:
             state = self.state(error, outcome)
             state.upcoming_sleep = wait
             if looking_ahead(state):
-                return self._stop("stop", error)
+                return self._stop("stop", error, "`stop` said so")
             state.upcoming_sleep = 0.0
         left = deadline.remaining()
         if left is not None and wait >= left:
             if least >= left:
-                return self._stop("deadline", error)
+                return self._stop(
+                    "deadline", error, f"a wait of {least:.3f} s is too long for the deadline in {left:.3f} s"
+                )
             wait = least  # only the jitter does not fit
         if retry._budget is not None and not retry._budget.withdraw():
-            return self._stop("budget", error)
+            return self._stop("budget", error, f"the {retry._budget!r} is used up")
         self.state(error, outcome).idle_for += wait
         return wait
 
@@ -175,9 +183,11 @@ class Run:
             raise ValueError(f"wait must return seconds; {_arguments.shown(strategy)} returned {wait}")
         return max(0.0, wait)
 
-    def _stop(self, reason: str, error: Exception | None) -> float | None:
-        """Give up: the answer None, with the bookkeeping that belongs to it."""
+    def _stop(self, reason: str, error: Exception | None, why: str = "") -> float | None:
+        """Give up: the answer None, with the bookkeeping that belongs to it. `why` is told if attempts were left."""
         retry = self.retry
+        if why:
+            self._noted(f"{NOTE}{self.number + 1} of {retry.attempts} was not made: {why}")
         with retry._machine.lock:
             retry._machine.given_up += 1
         if SUBSCRIBERS or retry._listeners:
@@ -192,16 +202,20 @@ class Run:
             retry._tell(RetryScheduled, attempt=self.number, wait=wait, error=error)
         if retry._informed:
             now = retry._clock.now()
-            self.report = (RetryScheduled(policy=retry.name, time=now, attempt=self.number, wait=wait, error=error),)
+            self.report = (
+                RetryScheduled(
+                    policy=retry.name, time=now, key=retry._belongs_to, attempt=self.number, wait=wait, error=error
+                ),
+            )
         self.number += 1
 
     def _note_of(self, error: Exception) -> str:
-        return f"{_NOTE}{self.number} of {self.retry.attempts} raised {_arguments.shown(error)}"
+        return f"{NOTE}{self.number} of {self.retry.attempts} raised {_arguments.shown(error)}"
 
     def _noted(self, note: str) -> None:
         self._notes.append(note)
-        if len(self._notes) > _MOST_NOTES:
-            del self._notes[_MOST_NOTES // 2]  # the first and the last ones tell the most
+        if len(self._notes) > MOST_NOTES:
+            del self._notes[MOST_NOTES // 2]  # the first and the last ones tell the most
 
     def _forget(self) -> None:
         if self._state is not None:
@@ -211,7 +225,7 @@ class Run:
 class Attempt:
     """One attempt of a `for` loop over a Retry; do the work inside `with attempt:`."""
 
-    __slots__ = ("_entered", "_result", "_run", "_token", "_wait", "number")
+    __slots__ = ("_entered", "_numbered", "_result", "_run", "_wait", "number")
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -231,13 +245,14 @@ class Attempt:
         retry = self._run.retry
         if self.number == 1 and retry._budget is not None:
             retry._budget.deposit()
-        self._token: Token[int] = attempt_variable.set(self.number)
+        self._numbered = numbered(self.number)
+        self._numbered.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        restore(attempt_variable, self._token)
+        self._numbered.__exit__()
         if isinstance(error, Exception):
             self._wait = self._run.failed(error)
         elif error is None and self._result is not None and self._run.retry._judges_results:
@@ -288,16 +303,6 @@ class Attempts:
         return self._attempt
 
 
-@contextmanager
-def numbered(number: int) -> Iterator[None]:
-    """Let `attempt_number()` be `number` inside the block."""
-    token = attempt_variable.set(number)
-    try:
-        yield
-    finally:
-        restore(attempt_variable, token)
-
-
 def _nothing() -> None:
     """What a `for attempt in retry` loop calls: its work is in the loop's body."""
 
@@ -312,8 +317,27 @@ def checked_test(on: Any) -> tuple[Callable[[Run, Exception | None, object], boo
         return (lambda _run, error, _result: isinstance(error, kinds)), False
     if not callable(on):
         raise TypeError(f"on must be exception types, a predicate or a tenacity retry_base, not {_arguments.shown(on)}")
-    refuse_async("on", on)
+    _arguments.plain("on", on, takes=1)
     return (lambda _run, error, _result: bool(on(error))), False
+
+
+def refuse_futile(on: Any, *, rejections: bool, results: bool) -> None:
+    """Raise ValueError for exception types that are never retried, whatever `on` says."""
+    kinds = on if isinstance(on, tuple) else (on,)
+    if not (kinds or rejections or results):
+        raise ValueError("on must name an exception to retry, or give retry_if: with () nothing is ever retried")
+    named = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, CallRejectedError)]
+    if any(issubclass(kind, DeadlineExceededError) for kind in named):
+        raise ValueError("on must not name DeadlineExceededError: with no time left nothing is retried")
+    if named and not rejections:
+        raise ValueError(f"on names {named[0].__name__}, a rejection, which only retry_rejections=True retries")
+
+
+def checked_strategy(name: str, value: Any) -> Any:
+    """`value` as the strategy for `Retry(wait=…)` or `Retry(stop=…)`."""
+    _arguments.strategy(name, value)
+    refuse_async(name, value)
+    return value
 
 
 def refuse_async(name: str, value: Any) -> None:
@@ -327,15 +351,6 @@ def refuse_async(name: str, value: Any) -> None:
 def looks_ahead(stop: Any) -> bool:
     """Whether a stop strategy needs the coming wait: it is asked once more when that is known."""
     return isinstance(stop, tenacity.stop_before_delay) or any(map(looks_ahead, getattr(stop, "stops", ())))
-
-
-def _annotate(error: Exception, notes: list[str]) -> None:
-    """Put our notes on `error`, in place of those of an earlier call: an object raised again must not grow."""
-    try:
-        kept = [note for note in getattr(error, "__notes__", ()) if not str(note).startswith(_NOTE)]
-        error.__notes__ = [*kept, *notes]
-    except Exception:  # noqa: BLE001 - a frozen exception takes no notes, and must come out all the same
-        return
 
 
 def _seconds(value: Any) -> float | None:

@@ -218,6 +218,15 @@ class Buckets(Machine):
     def _beginning_with(self, first: Gcra) -> Algorithm:
         return All((first, *self.algorithm.limits[1:])) if isinstance(self.algorithm, All) else first
 
+    def refuse_cost(self, cost: float, first: Algorithm) -> None:
+        """Raise ValueError if a constant cost is above what may come at once by `first` and the limits beside it."""
+        known = list(self.algorithm.limits[1:]) if isinstance(self.algorithm, All) else []
+        if self.tier is None or (isinstance(first, Gcra) and first.rate.burst is not None):
+            known.append(first)  # otherwise its burst depends on the key
+        most = min((limit.capacity for limit in known), default=math.inf)
+        if cost > most:
+            raise ValueError(f"cost must be at most the burst ({most:g}), or no call could ever pass: it is {cost:g}")
+
     def decide_locked(
         self, key: Hashable, cost: float, limit: float, left: float | None, now: float, algorithm: Algorithm
     ) -> Decision:

@@ -20,7 +20,7 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from . import _arguments
 from ._machine import ABANDONED, FAILURE, SUCCESS, Machine, Verdict
@@ -29,6 +29,7 @@ from ._window import CountWindow, TimeWindow
 from .events import CircuitClosed, CircuitHalfOpened, CircuitOpened, ProbeExpired
 
 Note = Callable[..., None]  # how the machine reports an event: note(kind, **facts)
+Mode = Literal["enabled", "shadow", "disabled"]
 UNCOUNTED = 0  # the permit of calls that a breaker lets pass without looking (disabled, or refused in shadow mode)
 
 
@@ -54,7 +55,7 @@ class BreakerStatistics:
     """
 
     state: State
-    mode: str
+    mode: Mode
     calls: int
     failures: int
     slow: int
@@ -136,7 +137,7 @@ class Circuit(Machine):
         self.window_type = window
         self.window = window.start()
         self.state = CLOSED
-        self.mode = "enabled"
+        self.mode: Mode = "enabled"
         self.closed_permit: int | None = self.generation
         self._open_until = -math.inf
         self.refuses_until = -math.inf  # the same, where refusing is all there is to do until then
@@ -196,7 +197,7 @@ class Circuit(Machine):
         if was is not CLOSED:
             note(CircuitClosed, reason="reset")
 
-    def set_mode_locked(self, mode: str) -> None:
+    def set_mode_locked(self, mode: Mode) -> None:
         self.mode = mode
         self._publish_locked()
 

@@ -17,6 +17,7 @@ import concurrent.futures
 import contextlib
 import functools
 import inspect
+import sys
 import types
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
@@ -26,6 +27,7 @@ from types import CoroutineType
 from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 
 from ._arguments import shown
+from ._fit import fitted
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -52,7 +54,8 @@ class Layer(ABC):
 
     def __call__(self, fn: Callable[P, R], /) -> Callable[P, R]:
         """Guard `fn`. Raises TypeError at once if `fn` is something this layer cannot guard."""
-        return cast("Callable[P, R]", _dressed(self._bind(fn), fn))
+        wrapper = self._bind(fn)
+        return cast("Callable[P, R]", _dressed(fitted(wrapper, fn) if self._indifferent else wrapper, fn))
 
     def call(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call `fn(*args, **kwargs)` once under this layer; await the result if `fn` is asynchronous."""
@@ -67,9 +70,18 @@ class Layer(ABC):
         return self._wrap_generator(fn) if kind == "generator" else self._wrap_async_generator(fn)
 
     @property
+    def _indifferent(self) -> bool:
+        """Whether the function is all that looks at a call's arguments: its wrapper may then take them as it does."""
+        return False
+
+    @property
     def at_rest(self) -> bool:
         """Whether forgetting this layer and making it anew would change nothing."""
         return True
+
+    def _changed(self, change: Callable[[Layer], Layer]) -> Layer:
+        """`change(self)`, or what holds other layers with each of them changed so."""
+        return change(self)
 
     @abstractmethod
     def _wrap_sync(self, fn: AnyFunction) -> AnyFunction: ...
@@ -95,7 +107,10 @@ def colour_of(fn: object) -> str:
     if inspect.iscoroutine(fn) or inspect.isgenerator(fn) or inspect.isasyncgen(fn):
         raise TypeError(f"cannot guard {shown(fn)}: pass the function, not what calling it returned")
     if not callable(fn):
-        raise TypeError(f"cannot guard {shown(fn)}: it is not callable")
+        raise TypeError(
+            f"cannot guard {shown(fn)}: it is not callable (a layer takes the function to guard, and before that its"
+            " settings: @Timeout(…), not @Timeout)"
+        )
     target: Any = fn
     while isinstance(target, functools.partial):
         target = target.func
@@ -116,6 +131,37 @@ def colour_of(fn: object) -> str:
                 raise TypeError(f"cannot guard {shown(fn)}: write an `async def` in place of types.coroutine")
             return "generator"
     return "sync"
+
+
+def refuse_bare(kind: type[Layer], first: Any, *, functions: bool = False) -> None:
+    """Raise TypeError if `@kind` stands above a function without arguments, so that `first` is that function.
+
+    Where functions are allowed as the first argument (`functions`), the one to guard is known by having no name yet.
+    """
+    if inspect.isroutine(first) if not functions else _has_no_name_yet(first):
+        raise TypeError(
+            f"{kind.__name__} takes its settings, not the function {name_of(first)}: use @{kind.__name__}(…)"
+        )
+
+
+def _has_no_name_yet(fn: Any) -> bool:
+    """Whether the code that uses this package has just defined `fn` with `def` and bound it to no name.
+
+    That is so while its decorators run, and hardly ever else.
+    """
+    if not inspect.isroutine(fn):
+        return False
+    original = inspect.unwrap(fn)  # other decorators may come first
+    code = getattr(original, "__code__", None)
+    if code is None or code.co_name == "<lambda>":
+        return False
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__package__") == __package__:
+        frame = frame.f_back
+    if all(constant is not code for constant in frame.f_code.co_consts):
+        return False
+    named = (*frame.f_locals.values(), *frame.f_globals.values())
+    return all(value is not fn and value is not original for value in named)
 
 
 def finished(result: object, fn: AnyFunction) -> bool:

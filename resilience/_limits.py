@@ -38,7 +38,7 @@ class Rate:
     burst: float | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "limit", _arguments.number("rate", self.limit))
+        object.__setattr__(self, "limit", _arguments.number("limit", self.limit))
         object.__setattr__(self, "period", _arguments.seconds("period", self.period))
         if self.burst is not None:
             object.__setattr__(self, "burst", _arguments.number("burst", self.burst, minimum=1.0))
@@ -47,7 +47,7 @@ class Rate:
             or not self.seconds / self.limit * (self.burst or 1.0) < 1e300
         ):
             raise ValueError(
-                f"rate must be between 1e-300 and 1e300 calls per second, not {self.limit} in {self.period} s"
+                f"limit must be between 1e-300 and 1e300 calls per second, not {self.limit} in {self.period} s"
             )
 
     @property
@@ -121,7 +121,7 @@ class Gcra:
 
     def at(self, rate: float) -> Gcra:
         """The same with another rate."""
-        return Gcra(Rate(rate, self.rate.period, self.rate.burst))
+        return Gcra(Rate(_arguments.number("rate", rate), self.rate.period, self.rate.burst))
 
     def fresh(self) -> float:
         return -math.inf

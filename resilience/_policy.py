@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import warnings
-from collections.abc import AsyncIterator, Generator, Iterable
+from collections.abc import AsyncIterator, Generator, Hashable, Iterable
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, ClassVar, NoReturn, Self
@@ -41,6 +41,13 @@ class Policy(Layer):
     _variable: ClassVar[frozenset[str]] = frozenset()  # the settings that `with_` may change
     _judges_results = False  # whether results matter, not only exceptions
     _settles = True  # whether the end of a call matters at all
+    _belongs_to: Hashable = None  # the key that a Keyed made this policy for
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "admit" in vars(cls) and "_indifferent" not in vars(cls):
+            # A subclass that decides by itself is shown the arguments.
+            setattr(cls, "_indifferent", Layer._indifferent)  # noqa: B010 - a property
 
     def __init__(self, name: str | None, clock: Clock | None, listeners: Iterable[Listener]) -> None:
         self.name = _arguments.text("name", name)
@@ -129,10 +136,9 @@ class Policy(Layer):
 
     def _forsake(self, wait: Wait) -> None:
         """The caller of `wait` is gone. It may be a finaliser that tells us, so this never blocks either."""
-        if wait.decision is not None:
-            return  # it has tidied up after itself
-        self._machine.late.append((self._leave_locked, wait, ABANDONED))
-        self._machine.unlocked()
+        if wait.decision is None:  # those tidy up after themselves
+            self._machine.late.append((self._leave_locked, wait, ABANDONED))
+            self._machine.unlocked()
 
     def _leave_locked(self, wait: Wait, verdict: Verdict) -> Iterable[Ticket]:
         """Undo what `wait` holds: its place, its reservation, or the permit it was granted meanwhile."""
@@ -155,6 +161,8 @@ class Policy(Layer):
         """Put an event into the outbox (with or without the lock); it leaves at the next `unlocked()`."""
         if SUBSCRIBERS or self._listeners:
             facts.setdefault("time", self._clock.now())
+            if facts.get("key") is None:
+                facts["key"] = self._belongs_to
             event = kind(policy=self.name, correlation_id=correlation_id(), **facts)
             self._machine.outbox.append((event, self._listeners))
 
@@ -338,7 +346,7 @@ class Guard:
 
     @property
     def permit(self) -> Any:
-        """The permit while the call runs; opaque, but for a `fence` on that of a shared bulkhead. None otherwise."""
+        """The permit while the call runs, or None. It is opaque, but for the `fence` of a shared bulkhead's."""
         return None if self._permit is _UNSET else self._permit
 
     def release(self) -> Any:
@@ -367,8 +375,7 @@ class Guard:
         told, self._error, self._result = self._error, None, _UNSET
         if permit is _UNSET:
             return
-        if error is None:
-            error = told
+        error = told if error is None else error
         if error is not None:
             self._policy._fail(permit, error)
         elif result is not _UNSET and self._policy._judges_results:

@@ -289,5 +289,7 @@ def _read(reply: Reply) -> Answer:
 def _refusal(name: str | None, answer: Answer, capacity: float, max_wait: float) -> CallRejectedError:
     if answer.wait <= max_wait:
         return DeadlineExceededError(name, answer.wait)
-    wait = None if max_wait == NEVER else answer.wait
-    return RateLimitExceededError(name, wait, capacity, answer.remaining, answer.reset_after)
+    if max_wait == NEVER:
+        reason = f"the cost is above the burst ({capacity:g}) and never passes"
+        return RateLimitExceededError(name, None, capacity, answer.remaining, answer.reset_after, reason=reason)
+    return RateLimitExceededError(name, answer.wait, capacity, answer.remaining, answer.reset_after)

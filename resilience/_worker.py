@@ -16,22 +16,32 @@ from .clock import Clock
 
 
 class Tally(Machine):
-    """The counters of a Timeout: calls cut off, and threads left behind that are still running."""
+    """The counters of a Timeout: calls cut off, threads waited for, and those left behind that are still running."""
 
-    __slots__ = ("abandoned", "timed_out")
+    __slots__ = ("abandoned", "attended", "timed_out")
 
     def __init__(self) -> None:
         super().__init__()
         self.timed_out = 0
         self.abandoned = 0
+        self.attended = 0
+
+    def reserve(self, most: int) -> bool:
+        """Room for one more thread, which anybody may leave behind: False if `most` are out there already."""
+        with self.lock:
+            if self.abandoned + self.attended >= most:
+                return False
+            self.attended += 1
+            return True
 
     def forked(self) -> None:
         super().forked()
         self.abandoned = 0
+        self.attended = 0
 
 
 class Worker:
-    """One call on a thread. `wait` for it; if that takes too long, the thread counts as abandoned until its end."""
+    """One call on a thread, for which there is room. If `wait` takes too long, it counts as abandoned until its end."""
 
     __slots__ = ("_abandoned", "_done", "_generation", "_outcome", "_tally")
 
@@ -44,7 +54,12 @@ class Worker:
         self._outcome: list[Any] = []  # [result, None] or [None, error], once it is there
         self._abandoned = False
         # The copied context brings correlation id and deadline along.
-        threading.Thread(target=self._work, args=(copy_context(), call), name=name, daemon=True).start()
+        try:
+            threading.Thread(target=self._work, args=(copy_context(), call), name=name, daemon=True).start()
+        except BaseException:  # no more threads to be had
+            with tally.lock:
+                self._leave_locked()
+            raise
 
     def wait(self, clock: Clock, seconds: float | None) -> bool:
         """Whether the call ends within `seconds` (None: no limit). If not, or if interrupted, it is left behind."""
@@ -52,6 +67,7 @@ class Worker:
             clock.wait(self._done, seconds)
         finally:
             with self._tally.lock:
+                self._leave_locked()
                 if not self._outcome:
                     self._abandoned = True
                     self._tally.abandoned += 1
@@ -66,6 +82,10 @@ class Worker:
             raise error
         finally:
             del error  # its traceback holds this frame
+
+    def _leave_locked(self) -> None:
+        if self._generation == self._tally.generation:
+            self._tally.attended -= 1
 
     def _work(self, context: Context, call: Callable[[], Any]) -> None:
         try:

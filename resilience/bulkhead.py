@@ -16,6 +16,7 @@ from datetime import timedelta
 from typing import Any
 
 from . import _arguments, deadline
+from ._layer import refuse_bare
 from ._machine import SUCCESS, Machine, Verdict
 from ._policy import Policy
 from ._shared_bulkhead import Lease, SharedSlots
@@ -25,6 +26,8 @@ from .clock import Clock
 from .events import SUBSCRIBERS, CallQueued, Listener
 from .exceptions import BulkheadFullError, CallRejectedError, DeadlineExceededError
 from .store import Store, checked_store
+
+_refused = BulkheadFullError.__new__  # makes one without running any Python code
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,7 @@ class Bulkhead(Policy):
         clock: Clock | None = None,
         listeners: Iterable[Listener] = (),
     ) -> None:
+        refuse_bare(Bulkhead, max_concurrency)
         super().__init__(name, clock, listeners)
         store = checked_store(store, name)
         self._machine = _Slots(
@@ -112,7 +116,7 @@ class Bulkhead(Policy):
             # Full, and nowhere to wait. The count is looked at again after `late`: in between, what was handed over
             # there may have been applied.
             machine.rejected += 1  # a statistic; a lost count under contention is cheaper than a lock
-            raise BulkheadFullError.__new__(BulkheadFullError, self.name)
+            raise _refused(BulkheadFullError, self.name)
         return self._admit_or_queue()
 
     def settle(self, permit: Any, verdict: Verdict = SUCCESS) -> None:
@@ -178,6 +182,10 @@ class Bulkhead(Policy):
         )
 
     # -- private transitions -------------------------------------------------------------------------------------------
+
+    @property
+    def _indifferent(self) -> bool:
+        return True
 
     def _configure(self, **changes: Any) -> None:
         if "max_wait" in changes:

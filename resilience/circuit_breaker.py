@@ -22,11 +22,12 @@ import random
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from . import _arguments
-from ._circuit import CLOSED, UNCOUNTED, BreakerStatistics, Circuit, State, Timed
-from ._layer import AnyFunction, StepFactory, Stream, drive, stepped
+from ._circuit import CLOSED, UNCOUNTED, BreakerStatistics, Circuit, Mode, State, Timed
+from ._failures import ExceptionTest, exception_test, refuse_what_never_opens
+from ._layer import AnyFunction, StepFactory, Stream, drive, refuse_bare, stepped
 from ._machine import ABANDONED, FAILURE, SUCCESS, Verdict
 from ._policy import Guard, Policy
 from ._shared_circuit import ASK, SharedCircuit
@@ -37,9 +38,8 @@ from .events import SUBSCRIBERS, CallFailed, CallRejected, CallSucceeded, Listen
 from .exceptions import CircuitOpenError
 from .store import Store, checked_store
 
-ExceptionTest = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
 _DEFAULT_WINDOW = TimeWindow(30.0, buckets=10)
-_MODES = ("enabled", "shadow", "disabled")
+_refused = CircuitOpenError.__new__  # makes one without running any Python code
 
 
 class CircuitBreaker(Policy):
@@ -83,13 +83,14 @@ class CircuitBreaker(Policy):
         failure_on: ExceptionTest = Exception,
         ignore: ExceptionTest = (),
         failure_if: Callable[[Any], bool] | None = None,
-        mode: str = "enabled",
+        mode: Mode = "enabled",
         store: Store | None = None,
         advisory: bool = False,
         clock: Clock | None = None,
         rng: random.Random | None = None,
         listeners: Iterable[Listener] = (),
     ) -> None:
+        refuse_bare(CircuitBreaker, name)
         super().__init__(name, clock, listeners)
         options: dict[str, Any] = {
             "window": window,
@@ -113,6 +114,8 @@ class CircuitBreaker(Policy):
         self._configure(
             failure_on=failure_on, ignore=ignore, failure_if=failure_if, slow_call_duration=slow_call_duration
         )
+        if self._slow_after is None:
+            refuse_what_never_opens(self._machine, self._failures, ignore, self._failure_if)
         self.mode = self._first_mode = mode
 
     # -- admission and settlement --------------------------------------------------------------------------------------
@@ -126,7 +129,7 @@ class CircuitBreaker(Policy):
             wait = machine.refuses_until - self._clock.now()
             if wait > 0.0 and not (SUBSCRIBERS or self._listeners):
                 machine.rejected += 1  # a statistic; a lost count under contention is cheaper than a lock
-                raise CircuitOpenError.__new__(CircuitOpenError, self.name, wait)
+                raise _refused(CircuitOpenError, self.name, wait)
             permit = self._admit_slowly()
             if type(permit) is not int:
                 return permit
@@ -159,6 +162,8 @@ class CircuitBreaker(Policy):
                 free.append(None)
             if permit == UNCOUNTED and not machine.late and not machine.outbox:
                 return
+        if type(verdict) is not Verdict:
+            raise TypeError(f"settle() takes a Verdict, not {_arguments.shown(verdict)}")
         self._record(permit, verdict, None, None)
 
     @property
@@ -167,14 +172,14 @@ class CircuitBreaker(Policy):
         return self._machine.state
 
     @property
-    def mode(self) -> str:
+    def mode(self) -> Mode:
         """ "enabled", "shadow" or "disabled"."""
         return self._machine.mode
 
     @mode.setter
-    def mode(self, mode: str) -> None:
+    def mode(self, mode: Mode) -> None:
         given: Any = mode
-        if not isinstance(given, str) or given not in _MODES:
+        if not isinstance(given, str) or given not in get_args(Mode):
             raise ValueError(f'mode must be "enabled", "shadow" or "disabled", not {_arguments.shown(mode)}')
         with self._machine.lock:
             self._machine.set_mode_locked(mode)
@@ -212,14 +217,18 @@ class CircuitBreaker(Policy):
 
     # -- private -------------------------------------------------------------------------------------------------------
 
+    @property
+    def _indifferent(self) -> bool:
+        return True
+
     def _configure(self, **changes: Any) -> None:
         if "failure_on" in changes:
             self._failures = changes["failure_on"]
-            self._failure_on = _test("failure_on", self._failures)
+            self._failure_on = exception_test("failure_on", self._failures)
         if "ignore" in changes:
-            self._ignore = _test("ignore", changes["ignore"])
+            self._ignore = exception_test("ignore", changes["ignore"])
         if "failure_if" in changes:
-            self._failure_if = _arguments.function("failure_if", changes["failure_if"])
+            self._failure_if = _arguments.function("failure_if", changes["failure_if"], takes=1)
             self._judges_results = self._failure_if is not None
         if "slow_call_duration" in changes:
             self._slow_after = _arguments.optional_seconds("slow_call_duration", changes["slow_call_duration"])
@@ -248,7 +257,9 @@ class CircuitBreaker(Policy):
             self._tell(CallRejected, retry_after=retry_after, shadow=True)
             permit = UNCOUNTED
         elif permit is None:
-            raise self._rejected(CircuitOpenError(self.name, retry_after))
+            isolated = machine.state is State.ISOLATED
+            reason = "the circuit is isolated until it is reset" if isolated else None
+            raise self._rejected(CircuitOpenError(self.name, retry_after, reason=reason))
         if started and (self._timed or SUBSCRIBERS or self._listeners):
             return self._started(permit)
         return permit
@@ -372,13 +383,3 @@ def _asked(outcome: object) -> object:
         return getattr(outcome, "retry_after", None)
     except Exception:  # noqa: BLE001 - whatever it is, it is not the outcome
         return None
-
-
-def _test(name: str, value: Any) -> Callable[[Exception], bool]:
-    """A predicate from exception types, a tuple of them, or a predicate."""
-    if isinstance(value, (type, tuple)):
-        kinds = _arguments.exceptions(name, value)
-        return lambda error: isinstance(error, kinds)
-    if not callable(value):
-        raise TypeError(f"{name} must be exception types or a predicate, not {_arguments.shown(value)}")
-    return cast("Callable[[Exception], bool]", _arguments.plain(name, value))

@@ -28,7 +28,10 @@ R = TypeVar("R")
 
 _SAFE = re.compile(r"[A-Za-z0-9\-_.~:/+=@]{1,128}")
 _current: ContextVar[str | None] = ContextVar("resilience_correlation_id", default=None)
-attempt: ContextVar[int] = ContextVar("resilience_attempt", default=1)
+_attempt: ContextVar[numbered | None] = ContextVar("resilience_attempt", default=None)
+# One entry for each further attempt that runs anywhere in this process. Without any, no call has to ask which it is in.
+# (After a fork the entries of other threads stay in the child, where calls then do ask.)
+FURTHER: list[None] = []
 
 
 def correlation_id() -> str | None:
@@ -38,13 +41,36 @@ def correlation_id() -> str | None:
 
 def attempt_number() -> int:
     """Which attempt of the innermost retried call is running; 1 outside a retry."""
-    return attempt.get()
+    running = _attempt.get()
+    return 1 if running is None else running.number
 
 
 def attempt_id() -> str | None:
     """The correlation id with the attempt's number, `"<id>-2"`: stable within an attempt, different for each."""
     identity = _current.get()
-    return None if identity is None else f"{identity}-{attempt.get()}"
+    return None if identity is None else f"{identity}-{attempt_number()}"
+
+
+class numbered:  # noqa: N801 - to be read as a verb: `with numbered(2):`
+    """Let `attempt_number()` be `number` in the block, and 1 again for what it has started and left running."""
+
+    __slots__ = ("_further", "_token", "number")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._further = number > 1
+
+    def __enter__(self) -> None:
+        if self._further:
+            FURTHER.append(None)
+        self._token = _attempt.set(self)
+
+    def __exit__(self, *_: object) -> None:
+        restore(_attempt, self._token)
+        del self._token  # it holds the context it was made in
+        self.number = 1
+        if self._further:
+            FURTHER.pop()
 
 
 def new_id() -> str:
@@ -129,6 +155,10 @@ class _Correlated(Layer):
 
     def __repr__(self) -> str:
         return "correlated"
+
+    @property
+    def _indifferent(self) -> bool:
+        return True
 
     def _wrap_sync(self, fn: AnyFunction) -> AnyFunction:
         def guarded(*args: Any, **kwargs: Any) -> Any:

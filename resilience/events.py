@@ -236,6 +236,8 @@ def log_events(logger: Any = None) -> Listener:
     """
     if isinstance(logger, logging.Logger):
         raise TypeError("logger must be a structlog logger: wrap a standard one with structlog.wrap_logger(logger)")
+    if logger is not None and not all(callable(getattr(logger, level, None)) for level in ("debug", "info", "warning")):
+        raise TypeError(f"logger must be a structlog logger, not {shown(logger)}")
     target = structlog.get_logger("resilience") if logger is None else logger
     names: dict[type, tuple[str, str, tuple[str, ...]]] = {}
 
@@ -252,3 +254,7 @@ def log_events(logger: Any = None) -> Listener:
         getattr(target, level)(name, **facts)
 
     return write
+
+
+# Forgetting its parentheses would make a listener that makes listeners, and logs nothing for ever.
+log_events.makes_a_listener = True  # type: ignore[attr-defined]  # pyright: ignore[reportFunctionMemberAccess]

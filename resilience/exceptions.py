@@ -52,7 +52,7 @@ class CallRejectedError(ResilienceError):
     """The call never ran: a layer refused it.
 
     `policy` is the name of the layer that refused (or None), `retry_after` the seconds after which trying again can
-    succeed, or None when the layer cannot tell.
+    succeed, or None when the layer cannot tell. `reason` replaces what the message says.
     """
 
     _reason = "the call was rejected"
@@ -62,8 +62,12 @@ class CallRejectedError(ResilienceError):
     policy: str | None = cast("Any", _Fact(0))
     retry_after: float | None = cast("Any", _Fact(1))
 
-    def __init__(self, policy: str | None = None, retry_after: float | None = None) -> None:
+    def __init__(
+        self, policy: str | None = None, retry_after: float | None = None, *, reason: str | None = None
+    ) -> None:
         self.args = (policy, retry_after)
+        if reason is not None:
+            self._reason = reason
 
     def __repr__(self) -> str:
         facts = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._facts)
@@ -109,7 +113,10 @@ class RateLimitExceededError(CallRejectedError):
         limit: float | None = None,
         remaining: int | None = None,
         reset_after: float | None = None,
+        *,
+        reason: str | None = None,
     ) -> None:
+        super().__init__(reason=reason)
         self.args = (policy, retry_after, limit, remaining, reset_after)
 
 

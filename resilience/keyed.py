@@ -21,7 +21,7 @@ from typing import Any, Self
 
 from . import _arguments
 from ._directory import Directory, Entry
-from ._layer import PLAIN, AnyFunction, Layer, Stream, continued, drive, finished
+from ._layer import PLAIN, AnyFunction, Layer, Stream, continued, drive, finished, refuse_bare
 from ._machine import SUCCESS
 from ._policy import Guard, Policy
 from .clock import Clock
@@ -41,6 +41,10 @@ class KeyedStatistics:
 class Keyed(Policy):
     """Give each key the layer that `factory(key)` makes; `key(*args, **kwargs)` finds the key of a call.
 
+    The policies it makes are told apart by the key: their events have it, and `name`, which errors tell as `policy`,
+    is "orders[eu-west]" for a Keyed or policy called "orders". `layer(key)` is a variant on the state of what the
+    factory returned.
+
     A key of None means that this call is not guarded. At most `max_keys` layers are kept; idle ones go after
     `idle_ttl` seconds.
     """
@@ -59,12 +63,15 @@ class Keyed(Policy):
         clock: Clock | None = None,
         listeners: Iterable[Listener] = (),
     ) -> None:
+        refuse_bare(Keyed, factory, functions=True)
         super().__init__(name, clock, listeners)
+        if isinstance(factory, Layer):
+            raise TypeError(f"factory must make a layer for each key: write lambda key: …, not the one {factory!r}")
         if not callable(factory):
             raise TypeError(
                 f"factory must be a callable that makes the layer of a key, not {_arguments.shown(factory)}"
             )
-        self._factory = _arguments.plain("factory", factory)
+        self._factory = _arguments.plain("factory", factory, takes=1)
         self._machine = Directory()
         self._max_keys = _arguments.count("max_keys", max_keys)
         self._idle_ttl = _arguments.seconds("idle_ttl", idle_ttl)
@@ -139,6 +146,7 @@ class Keyed(Policy):
             made = self._factory(key)  # user code, so outside the lock; of two that race, one is dropped
             if not isinstance(made, Layer):
                 raise TypeError(f"factory must return a layer, not {_arguments.shown(made)}")
+            made = made._changed(lambda layer: _labelled(layer, self.name, key))
         if made is not None or len(machine.entries) > max(self._max_keys, machine.busy):
             self._make_room(now)
         if machine.late or machine.outbox:
@@ -252,6 +260,19 @@ class Keyed(Policy):
                 yield Stream(function(*args, **kwargs))
 
         return drive(begin)
+
+
+def _labelled(layer: Layer, keyed: str | None, key: Hashable) -> Layer:
+    """The variant of a policy that names `key`; `keyed` is the name of the Keyed."""
+    if not isinstance(layer, Policy) or "name" not in layer._variable or layer._belongs_to is not None:
+        return layer  # nothing to name, or another Keyed's own
+    told = "".join(character if character.isprintable() else "?" for character in _arguments.shown(key))
+    if type(key) is str and key.isprintable() and told == repr(key):
+        told = key  # in full, and with nothing odd in it: no need for quotes
+    name = keyed if layer.name is not None and layer.name in (key, told) else layer.name or keyed or "keyed"
+    variant = layer.with_(name=told if name is None else f"{name}[{told}]")
+    variant._belongs_to = key
+    return variant
 
 
 class _Held:

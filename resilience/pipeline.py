@@ -16,16 +16,16 @@ Orders that cannot mean what was written warn with a `PipelineWarning` when the 
 from __future__ import annotations
 
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import tenacity
 from tenacity import wait as waits
 
 from . import _arguments
-from ._layer import AnyFunction, Layer, Stream, drive
+from ._layer import AnyFunction, Layer, Stream, drive, refuse_bare
 from .bulkhead import Bulkhead
 from .circuit_breaker import CircuitBreaker
 from .correlation import correlated
@@ -62,6 +62,7 @@ class Pipeline(Layer):
     """Layers as one layer, outermost first. Warns with `PipelineWarning` about orders that make no sense."""
 
     def __init__(self, *layers: Layer, name: str | None = None) -> None:
+        refuse_bare(Pipeline, layers[0] if layers else None)
         self.name = _arguments.text("name", name)
         for layer in layers:
             if not isinstance(layer, Layer):
@@ -75,12 +76,24 @@ class Pipeline(Layer):
         flat = _flat(self.layers)
         return PipelineDescription(self.name, tuple(repr(layer) for layer in flat), _attempts(flat), _duration(flat))
 
+    def guard(self, /, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raise TypeError: not every layer can guard a block."""
+        raise TypeError(
+            "Pipeline has no guard(), because some layers need a function: decorate one, use pipeline.call(fn, …), or"
+            " enter the guard() of each policy in one `with`"
+        )
+
     @property
     def at_rest(self) -> bool:
         return all(layer.at_rest for layer in self.layers)
 
     def __repr__(self) -> str:
         return f"<Pipeline {self.name or 'unnamed'}: {' > '.join(repr(layer) for layer in self.layers) or 'empty'}>"
+
+    def _changed(self, change: Callable[[Layer], Layer]) -> Layer:
+        changed = object.__new__(type(self))  # the warnings were given when this one was made
+        vars(changed).update(vars(self), layers=tuple(layer._changed(change) for layer in self.layers))
+        return changed
 
     def _bind(self, fn: AnyFunction) -> AnyFunction:
         # Each layer dresses its wrapper as the function, so that the next one finds the same colour.

@@ -17,10 +17,12 @@ import math
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any
 
 from . import _arguments, deadline
 from ._buckets import Buckets, Charge, Decision, Reservation
+from ._layer import AnyFunction, refuse_bare
+from ._limited import limited, limited_async
 from ._limiter_questions import ALL, LimiterQuestions, checked_cost
 from ._limits import Algorithm, All, Gcra, Rate, SlidingLog, SlidingWindow
 from ._machine import ABANDONED, FAILURE, SUCCESS, Verdict
@@ -79,19 +81,20 @@ class RateLimiter(LimiterQuestions):
         clock: Clock | None = None,
         listeners: Iterable[Listener] = (),
     ) -> None:
+        refuse_bare(RateLimiter, rate, functions=True)
         super().__init__(name, clock, listeners)
         store = checked_store(store, name)
         if limiter is not None:
             if not isinstance(limiter, SlidingWindow):
                 raise TypeError(f"limiter must be a SlidingWindow or None, not {_arguments.shown(limiter)}")
-            if rate is not None or burst is not None:
-                raise ValueError("limiter replaces rate and burst: give one or the other")
+            if rate is not None or burst is not None or period != 1.0:
+                raise ValueError("limiter replaces rate, period and burst: give one or the other")
             first: Algorithm = SlidingLog(limiter)
         elif callable(rate):
             first = Gcra(Rate(1.0, period, burst))
         else:
-            first = Gcra(Rate(cast("float", rate), period, burst))  # None and the like are turned down there
-        if not isinstance(also, Iterable):
+            first = Gcra(Rate(_arguments.number("rate", rate), period, burst))
+        if not _arguments.is_collection(also):
             raise TypeError(f"also must be a collection of Rate objects, not {_arguments.shown(also)}")
         others: list[Algorithm] = []
         for further in also:
@@ -100,7 +103,7 @@ class RateLimiter(LimiterQuestions):
             others.append(Gcra(further))
         self._machine = Buckets(
             All((first, *others)) if others else first,
-            _arguments.plain("rate", rate) if callable(rate) else None,
+            _arguments.plain("rate", rate, takes=1) if callable(rate) else None,
             _arguments.count("max_keys", max_keys),
         )
         self._shared = None if store is None else SharedLimit(store, str(name), self._machine, self._clock)
@@ -117,7 +120,11 @@ class RateLimiter(LimiterQuestions):
             # the lock, the state is the same object.
             now = self._clock.now()
             states = machine.table.states
-            tat = states.get(key)
+            try:
+                tat = states.get(key)
+            except TypeError:
+                _arguments.hashable("key", key)
+                raise
             plain = machine.plain
             if tat is not None and plain is not None:
                 after = (tat if tat > now else now) + self._constant_cost * plain.interval
@@ -142,9 +149,7 @@ class RateLimiter(LimiterQuestions):
                     wait = after - plain.tolerance - now
                     if wait > 0.0:  # or rounding is all there is to wait for
                         machine.rejected += 1  # a statistic; a lost count under contention is cheaper than a lock
-                        raise RateLimitExceededError.__new__(
-                            RateLimitExceededError, self.name, wait, plain.burst, 0, tat - now
-                        )
+                        raise RateLimitExceededError(self.name, wait, plain.burst, 0, tat - now)
         cost = self._fixed_cost if self._cost_of is None else checked_cost(self._cost_of(*args, **(kwargs or {})))
         return self._admit_slowly(key, cost)
 
@@ -178,11 +183,13 @@ class RateLimiter(LimiterQuestions):
             raise TypeError("update() cannot turn one rate into a rate for each key, nor back: make a new limiter")
         kept = old.rate
         new = Rate(
-            kept.limit if rate is None or callable(rate) else rate,
+            kept.limit if rate is None or callable(rate) else _arguments.number("rate", rate),
             kept.period if period is None else period,
             kept.burst if burst is None else burst,
         )
-        machine.change(Gcra(new), _arguments.plain("rate", rate) if callable(rate) else tier, self._clock.now())
+        changed = Gcra(new)
+        machine.refuse_cost(self._fixed_cost, changed)
+        machine.change(changed, _arguments.plain("rate", rate, takes=1) if callable(rate) else tier, self._clock.now())
 
     def statistics(self) -> RateLimiterStatistics:
         """A consistent snapshot."""
@@ -219,12 +226,13 @@ class RateLimiter(LimiterQuestions):
             if self._key is None and self._machine.tier is not None:
                 raise ValueError("rate as a callable takes the key: give key= too")
         if "charge_if" in changes:
-            self._charge_if = _arguments.function("charge_if", changes["charge_if"])
+            self._charge_if = _arguments.function("charge_if", changes["charge_if"], takes=1)
             self._judges_results = self._charge_if is not None
         if "cost" in changes:
             cost = changes["cost"]
             self._fixed_cost = 0.0 if callable(cost) else _arguments.number("cost", cost)
             self._cost_of = _arguments.plain("cost", cost) if callable(cost) else None
+            self._machine.refuse_cost(self._fixed_cost, self._machine.first)
         if self._charge_if is not None and self._max_wait:
             raise ValueError(
                 "charge_if takes tokens after the call, so nothing is reserved before it: max_wait must be 0"
@@ -236,6 +244,16 @@ class RateLimiter(LimiterQuestions):
         self._settles = self._charge_if is not None
         super()._configure(**changes)
 
+    def _wrap_sync(self, fn: AnyFunction) -> AnyFunction:
+        return limited(self, fn) if self._indifferent and self._constant_cost else super()._wrap_sync(fn)
+
+    def _wrap_async(self, fn: AnyFunction) -> AnyFunction:
+        return limited_async(self, fn) if self._indifferent and self._constant_cost else super()._wrap_async(fn)
+
+    @property
+    def _indifferent(self) -> bool:
+        return self._key is None and self._cost_of is None
+
     def _longest_wait(self) -> float | None:
         """Seconds that a call can wait here; None if nothing but the deadline bounds it."""
         return None if self._max_wait == math.inf else self._max_wait
@@ -243,6 +261,7 @@ class RateLimiter(LimiterQuestions):
     def _known(self, key: Hashable) -> Hashable:
         if (key is ALL) != (self._key is None):
             raise TypeError("this limiter has no keys" if self._key is None else "this limiter is keyed: pass the key")
+        _arguments.hashable("key", key)
         return key
 
     def _rate_of(self, key: Hashable) -> Any:
@@ -251,6 +270,7 @@ class RateLimiter(LimiterQuestions):
         return None if tier is None else tier(key)
 
     def _admit_slowly(self, key: Hashable, cost: float) -> Any:
+        _arguments.hashable("key", key)
         if self._shared is not None:
             pays_later = self._charge_if is not None
             return self._shared.admit(self, key, cost, self._max_wait, self._rate_of(key), pays_later)
@@ -276,7 +296,7 @@ class RateLimiter(LimiterQuestions):
             decision = machine.decide_locked(key, cost, 0.0, None, now, algorithm)
         self._tell_overflow(decision, key)
         if not decision.admitted:
-            raise self._rejected(self._refusal(decision, algorithm), key)
+            raise self._rejected(self._refusal(decision, cost, algorithm), key)
         return Charge(decision.key, cost, rate)
 
     def _take(self, key: Hashable, cost: float, limit: float, left: float | None) -> Reservation | CallRejectedError:
@@ -293,7 +313,7 @@ class RateLimiter(LimiterQuestions):
             if taken is not None:
                 taken.cancel()
             raise
-        return taken or self._refusal(decision, algorithm)
+        return taken or self._refusal(decision, cost, algorithm)
 
     def _tell_overflow(self, decision: Decision, key: Hashable) -> None:
         """Say so when keys begin to share the overflow bucket, once until there is room again."""
@@ -303,11 +323,13 @@ class RateLimiter(LimiterQuestions):
         if machine.late or machine.outbox:
             machine.unlocked()
 
-    def _refusal(self, decision: Decision, algorithm: Algorithm) -> CallRejectedError:
+    def _refusal(self, decision: Decision, cost: float, algorithm: Algorithm) -> CallRejectedError:
         wait = None if decision.wait == math.inf else decision.wait
         if wait is not None and not decision.too_long:
             return DeadlineExceededError(self.name, wait)
-        return RateLimitExceededError(self.name, wait, algorithm.capacity, decision.remaining, decision.reset_after)
+        most = algorithm.capacity
+        reason = f"a cost of {cost:g} is above the burst ({most:g}) and never passes" if wait is None else None
+        return RateLimitExceededError(self.name, wait, most, decision.remaining, decision.reset_after, reason=reason)
 
     def _judge_exception(self, error: BaseException) -> Verdict:
         return FAILURE if self._charge_if is not None and self._charge_if(error) else ABANDONED

@@ -20,20 +20,40 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterat
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import tenacity
 from tenacity.retry import retry_base
 
 from . import _arguments
-from ._attempts import Attempt, Attempts, Run, checked_test, looks_ahead, numbered, refuse_async
-from ._layer import PLAIN, AnyFunction, Stream, continued, drive, finished, name_of, require_asyncio, restore, stepped
+from ._attempts import (
+    BLIND_TO_ARGUMENTS,
+    Attempt,
+    Attempts,
+    Run,
+    checked_strategy,
+    checked_test,
+    looks_ahead,
+    refuse_futile,
+)
+from ._layer import (
+    PLAIN,
+    AnyFunction,
+    Stream,
+    continued,
+    drive,
+    finished,
+    name_of,
+    refuse_bare,
+    require_asyncio,
+    stepped,
+)
 from ._machine import Machine
 from ._policy import Policy
 from ._wait import metered
 from .budget import RetryBudget, checked_budget
 from .clock import Clock
-from .correlation import attempt as attempt_variable
+from .correlation import FURTHER, attempt_number, numbered
 from .events import Listener
 
 On = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool] | retry_base
@@ -98,6 +118,7 @@ class Retry(Policy):
         rng: random.Random | None = None,
         listeners: Iterable[Listener] = (),
     ) -> None:
+        refuse_bare(Retry, on, functions=True)
         super().__init__(name, clock, listeners)
         self._machine = _Tally()
         self._configure(
@@ -112,6 +133,13 @@ class Retry(Policy):
             retry_rejections=retry_rejections,
             before_retry=before_retry,
             rng=rng,
+        )
+
+    def guard(self, /, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raise TypeError: a block cannot be run again by a context manager."""
+        raise TypeError(
+            "Retry has no guard(), because a block cannot be repeated: write `for attempt in retry:` (or `async for`)"
+            " with the work in `with attempt:`"
         )
 
     def statistics(self) -> RetryStatistics:
@@ -143,13 +171,12 @@ class Retry(Policy):
                 case "attempts":
                     self.attempts = _arguments.count("attempts", value)
                 case "wait" | "stop":
-                    if not (callable(value) or (value is None and setting == "stop")):
-                        raise TypeError(f"{setting} must be a tenacity strategy, not {_arguments.shown(value)}")
-                    refuse_async(setting, value)
-                    setattr(self, f"_{setting}", value)
-                case "retry_if" | "retry_after" | "before_retry":
-                    checked = _arguments.function(setting, value, may_be_async=setting == "before_retry")
-                    setattr(self, f"_{setting}", checked)
+                    optional = value is None and setting == "stop"
+                    setattr(self, f"_{setting}", None if optional else checked_strategy(setting, value))
+                case "retry_if" | "retry_after":
+                    setattr(self, f"_{setting}", _arguments.function(setting, value, takes=1))
+                case "before_retry":
+                    self._before_retry, self._informed = _preparation(value)
                 case "retry_after_limit":
                     self._retry_after_limit = _arguments.seconds(setting, value, zero=True)
                 case "budget":
@@ -166,11 +193,11 @@ class Retry(Policy):
                     )  # it has no state, which the children of a fork would share
                 case _:  # name and listeners: below
                     pass
+        refuse_futile(self._on, rejections=self._retry_rejections, results=self._retry_if is not None)
         self._looks_ahead = self._stop if looks_ahead(self._stop) else None
         self._judges_results = self._retry_if is not None or self._inspects_results
         # A first attempt that succeeds costs nothing but the call, unless something has to know about it.
         self._watches_first = self._budget is not None or self._stop is not None or self._judges_results
-        self._informed = self._before_retry is not None and _takes_argument(self._before_retry)
         super()._configure(**changes)
 
     _wait: Strategy
@@ -178,6 +205,11 @@ class Retry(Policy):
     _retry_if: Callable[[Any], bool] | None
     _retry_after: Callable[[Any], float | None] | None
     _before_retry: Callable[..., Any] | None
+
+    @property
+    def _indifferent(self) -> bool:
+        # A strategy is shown the arguments in its RetryCallState, in the way the caller has given them.
+        return not isinstance(self._on, retry_base) and {type(self._wait), type(self._stop)} <= BLIND_TO_ARGUMENTS
 
     def _first(self, fn: AnyFunction, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
         """The start of a call that has to be known before its first attempt."""
@@ -219,10 +251,9 @@ class Retry(Policy):
 
     def _wrap_sync(self, fn: AnyFunction) -> AnyFunction:
         self._check_before_retry(fn)
-        number = attempt_variable.get
 
         def plain(*args: Any, **kwargs: Any) -> Any:
-            if number() != 1:  # within a further attempt of another Retry: this one counts for itself
+            if FURTHER and attempt_number() != 1:  # of another Retry around: this one counts for itself
                 return self._repeat(Run(self, fn, args, kwargs), None)
             try:
                 result = fn(*args, **kwargs)
@@ -247,9 +278,9 @@ class Retry(Policy):
         while True:
             if wait is not None:
                 self._prepare(run, wait)
-            token = attempt_variable.set(run.number)
             try:
-                result = run.attempt()
+                with numbered(run.number):
+                    result = run.attempt()
             except Exception as error:
                 wait = run.failed(error)
                 if wait is None:
@@ -260,8 +291,6 @@ class Retry(Policy):
                 wait = run.returned(result) if self._judges_results else None
                 if wait is None:
                     return result
-            finally:
-                restore(attempt_variable, token)
 
     async def _rest(self, run: Run, first: Any) -> Any:
         """The asynchronous rest of a call whose plain callable returned `first`, something to await."""
@@ -281,10 +310,9 @@ class Retry(Policy):
         return await self._repeat_async(run, None)
 
     def _wrap_async(self, fn: AnyFunction) -> AnyFunction:
-        number = attempt_variable.get
 
         async def plain(*args: Any, **kwargs: Any) -> Any:
-            if number() != 1:  # within a further attempt of another Retry: this one counts for itself
+            if FURTHER and attempt_number() != 1:  # of another Retry around: this one counts for itself
                 return await self._repeat_async(Run(self, fn, args, kwargs), None)
             try:
                 return await fn(*args, **kwargs)
@@ -305,9 +333,9 @@ class Retry(Policy):
         while True:
             if wait is not None:
                 await self._aprepare(run, wait)
-            token = attempt_variable.set(run.number)
             try:
-                result = await run.attempt()
+                with numbered(run.number):
+                    result = await run.attempt()
             except Exception as error:
                 wait = run.failed(error)
                 if wait is None:
@@ -316,8 +344,6 @@ class Retry(Policy):
                 wait = run.returned(result) if self._judges_results else None
                 if wait is None:
                     return result
-            finally:
-                restore(attempt_variable, token)
 
     def _wrap_generator(self, fn: AnyFunction) -> AnyFunction:
         self._check_before_retry(fn)
@@ -357,9 +383,13 @@ class Retry(Policy):
         return drive(begin)
 
 
-def _takes_argument(fn: Callable[..., Any]) -> bool:
-    try:
-        inspect.signature(fn).bind(object())
-    except (TypeError, ValueError):
-        return False
-    return True
+def _preparation(fn: Any) -> tuple[Callable[..., Any] | None, bool]:
+    """What to do before a further attempt, sync or async, and whether it takes the RetryScheduled."""
+    if fn is None:
+        return None, False
+    if not _arguments.is_async(fn):
+        _arguments.function("before_retry", fn)
+    informed = _arguments.accepts(fn, 1) is True
+    if not informed and _arguments.accepts(fn, 0) is False:
+        raise TypeError(f"before_retry must take no argument or one RetryScheduled, unlike {_arguments.shown(fn)}")
+    return fn, informed

@@ -27,6 +27,7 @@ from .clock import Clock, Lockable, SystemClock, TimerHandle, turn
 from .events import Event, subscribe
 
 R = TypeVar("R")
+C = TypeVar("C", bound=Clock)
 E = TypeVar("E", bound=Event)
 
 _REAL_STEP = 0.001  # real seconds between two looks of a thread that waits for somebody else to move the clock
@@ -66,6 +67,8 @@ class ManualClock(Clock):
 
     def __init__(self, start: float = 0.0, *, auto: bool = True) -> None:
         self._now = _arguments.number("start", start, zero=True)
+        if not isinstance(auto, bool):
+            raise TypeError(f"auto must be True or False, not {_arguments.shown(auto)}")
         self._auto = auto
         self._lock = threading.RLock()
         self._timers: list[tuple[float, int, _Timer]] = []
@@ -183,6 +186,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self.clock.now()
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        # The limit that later Pythons set is in this loop's time, which would jump to its end at once, while the
+        # threads that are waited for live in real time.
+        await super().shutdown_default_executor()
+
 
 def run(main: Coroutine[Any, Any, R], clock: ManualClock | None = None) -> R:
     """Run a coroutine like `asyncio.run`, in virtual time: on `clock`, the manual one in use, or a new one.
@@ -198,7 +206,7 @@ def run(main: Coroutine[Any, Any, R], clock: ManualClock | None = None) -> R:
 
 
 @contextmanager
-def use_clock(clock: Clock) -> Iterator[Clock]:
+def use_clock(clock: C) -> Iterator[C]:
     """Let `clock` give the time to every policy that uses the system's clock, existing ones included."""
     if not isinstance(clock, Clock):
         raise TypeError(f"use_clock takes a Clock, not {_arguments.shown(clock)}")
@@ -266,6 +274,8 @@ class Script:
     """
 
     def __init__(self, entries: Iterable[Any]) -> None:
+        if not _arguments.is_collection(entries):
+            raise TypeError(f"a Script takes a collection of entries, not {_arguments.shown(entries)}")
         self._entries = list(entries)
         if not self._entries:
             raise ValueError("a Script needs at least one entry")

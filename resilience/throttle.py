@@ -11,7 +11,6 @@ For plain functions, several loops, or a `retry_after`, use `RateLimiter(max_wai
 from __future__ import annotations
 
 import asyncio
-import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,7 +19,8 @@ from typing import Any, cast
 import aiolimiter
 
 from . import _arguments, deadline
-from ._layer import AnyFunction, name_of
+from ._layer import AnyFunction, name_of, refuse_bare
+from ._leaky_bucket import level, orphan, owner
 from ._machine import SUCCESS, Machine, Verdict
 from ._policy import Policy
 from ._wait import Wait
@@ -66,13 +66,7 @@ class _Line(Machine):
         super().forked()
         self.queue = _Queue(None)
         # The parent's loop never runs here, but it is not closed either: the limiter would belong to it for ever.
-        limiter = self.limiter
-        limiter._waiters.clear()
-        limiter._waker_handle = None
-        try:
-            del limiter._event_loop
-        except AttributeError:  # it has not been used
-            pass
+        orphan(self.limiter)
 
 
 class Throttle(Policy):
@@ -98,6 +92,7 @@ class Throttle(Policy):
         clock: Clock | None = None,
         listeners: Iterable[Listener] = (),
     ) -> None:
+        refuse_bare(Throttle, limiter)
         super().__init__(name, clock, listeners)
         if not isinstance(limiter, aiolimiter.AsyncLimiter):
             raise TypeError(f"limiter must be an aiolimiter.AsyncLimiter, not {_arguments.shown(limiter)}")
@@ -113,12 +108,13 @@ class Throttle(Policy):
         limiter, queue = line.limiter, line.queue
         if cost > limiter.max_rate:
             line.rejected += 1
-            raise self._rejected(RateLimitExceededError(self.name, None, limiter.max_rate))
+            reason = f"a cost of {cost:g} is above the limiter's max_rate ({limiter.max_rate:g}) and never passes"
+            raise self._rejected(RateLimitExceededError(self.name, None, limiter.max_rate, reason=reason))
         if limiter.has_capacity(cost) and not queue.waiting:
             self._acquire_now(cost)
             return _PERMIT
         # Without other users of the limiter this is how long it takes; with them it takes longer.
-        missing = max(0.0, limiter._level + queue.wanted + cost - limiter.max_rate)
+        missing = max(0.0, level(limiter) + queue.wanted + cost - limiter.max_rate)
         wait = missing * limiter.time_period / limiter.max_rate
         left = deadline.remaining()
         refusal: CallRejectedError | None = None
@@ -161,6 +157,10 @@ class Throttle(Policy):
             self._max_wait = _arguments.optional_seconds("max_wait", changes["max_wait"], zero=True)
         super()._configure(**changes)
 
+    @property
+    def _indifferent(self) -> bool:
+        return self._cost_of is None
+
     def _longest_wait(self) -> float | None:
         """Seconds that a call can wait here; None if nothing but the deadline bounds it."""
         return self._max_wait
@@ -184,11 +184,7 @@ class Throttle(Policy):
             ) from None
         line = self._machine
         if line.queue.loop is not loop:
-            with warnings.catch_warnings():
-                # It warns of being "re-used across loops", but only once the other one is closed.
-                warnings.simplefilter("ignore", RuntimeWarning)
-                owner = line.limiter._loop
-            if owner is not loop:
+            if owner(line.limiter) is not loop:
                 raise RuntimeError(
                     f"{self!r} belongs to another event loop that is still open; its AsyncLimiter cannot serve two:"
                     " use RateLimiter(max_wait=…)"

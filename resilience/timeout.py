@@ -27,7 +27,18 @@ from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from . import _arguments
-from ._layer import PLAIN, AnyFunction, Stream, continued, drive, finished, require_asyncio, restore, stepped
+from ._layer import (
+    PLAIN,
+    AnyFunction,
+    Stream,
+    continued,
+    drive,
+    finished,
+    refuse_bare,
+    require_asyncio,
+    restore,
+    stepped,
+)
 from ._policy import Guard, Policy
 from ._timers import PER_SECOND, Slot, Timers, current_task, grain_of, timers_of
 from ._worker import Tally, Worker
@@ -55,8 +66,8 @@ class Timeout(Policy):
     None means no limit of its own. A computed or inherited limit of 0 or less raises `DeadlineExceededError` without
     calling; a call that is cut off raises `CallTimeoutError`. A plain function is only told the deadline, not stopped,
     and its result counts however late it comes. With `abandon=True` it runs on a daemon thread instead, with the
-    caller's context variables; when time is up, the caller goes on and the thread is left behind, and while
-    `max_abandoned` of those are still running, further calls raise `BulkheadFullError`.
+    caller's context variables; when time is up, the caller goes on and the thread is left behind. While `max_abandoned`
+    threads are running, left behind or waited for, further calls raise `BulkheadFullError`.
 
     Never early; at most 10 ms or 2 % late, whichever is more.
     """
@@ -74,6 +85,7 @@ class Timeout(Policy):
         clock: Clock | None = None,
         listeners: Iterable[Listener] = (),
     ) -> None:
+        refuse_bare(Timeout, seconds, functions=True)
         super().__init__(name, clock, listeners)
         self._machine = Tally()
         self._max_abandoned = _arguments.count("max_abandoned", max_abandoned)
@@ -110,6 +122,10 @@ class Timeout(Policy):
     def _configure(self, **changes: Any) -> None:
         if "seconds" in changes:
             seconds = changes["seconds"]
+            if isinstance(seconds, type):
+                raise TypeError(
+                    f"seconds must be a duration or a function of the call, not the class {seconds.__name__}"
+                )
             self._computed = _arguments.plain("seconds", seconds) if callable(seconds) else None
             limit = None if callable(seconds) else _arguments.optional_seconds("seconds", seconds)
             self._seconds = None if limit is None else min(limit, _FOREVER)
@@ -119,6 +135,10 @@ class Timeout(Policy):
                 raise TypeError(f"abandon must be True or False, not {_arguments.shown(changes['abandon'])}")
             self._abandon = changes["abandon"]
         super()._configure(**changes)
+
+    @property
+    def _indifferent(self) -> bool:
+        return self._computed is None
 
     def _limit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float | None:
         """This call's own limit in seconds. A computed one may be 0 or less, which the caller of this turns down."""
@@ -260,10 +280,9 @@ class Timeout(Policy):
         """Run `fn` on a daemon thread and wait for it as long as the deadline allows."""
         deadline = ambient.get()
         machine = self._machine
-        with machine.lock:
-            full = machine.abandoned >= self._max_abandoned
-        if full:
-            raise self._rejected(BulkheadFullError(self.name))
+        if not machine.reserve(self._max_abandoned):
+            reason = f"{self._max_abandoned} threads (max_abandoned) are running or left behind"
+            raise self._rejected(BulkheadFullError(self.name, reason=reason))
         worker = Worker(machine, f"resilience-timeout-{self.name or 'unnamed'}", functools.partial(fn, *args, **kwargs))
         if not worker.wait(self._clock, None if deadline is None else max(0.0, deadline.remaining())):
             assert deadline is not None  # without one, the wait has no end

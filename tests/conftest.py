@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import gc
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -140,3 +141,9 @@ def _our_variables() -> dict[contextvars.ContextVar[Any], Any]:
         for variable, value in contextvars.copy_context().items()
         if variable.name.startswith("resilience_") and value is not None
     }
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays: without having to look at all of it, the many collections in the tests are quick."""
+    gc.collect()
+    gc.freeze()

@@ -149,8 +149,8 @@ def test_without_a_rate_only_failures_in_a_row_open_it(colour: Colour) -> None:
     assert state(breaker) is State.OPEN
 
 
-def test_without_rate_and_threshold_nothing_opens_it(colour: Colour) -> None:
-    breaker = CircuitBreaker(failure_rate=None, minimum_calls=1)
+def test_without_rate_and_threshold_only_slow_calls_open_it(colour: Colour) -> None:
+    breaker = CircuitBreaker(failure_rate=None, slow_call_duration=1.0, minimum_calls=1)
     _, fails = calls_of(colour, breaker)
     for _ in range(50):
         fails()
@@ -179,7 +179,7 @@ def test_failures_that_have_left_the_window_are_forgotten(colour: Colour) -> Non
 
 
 def test_a_call_at_the_very_edge_of_a_bucket_belongs_to_the_later_one(colour: Colour) -> None:
-    breaker = CircuitBreaker(window=TimeWindow(10.0, buckets=10), failure_rate=None)
+    breaker = CircuitBreaker(window=TimeWindow(10.0, buckets=10))
     _, fails = calls_of(colour, breaker)
     fails()
     colour.clock.advance(1.0)

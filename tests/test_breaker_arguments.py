@@ -123,7 +123,7 @@ def test_the_smallest_and_largest_values_are_accepted() -> None:
         listeners=(),
         clock=ManualClock(),
     )
-    CircuitBreaker(failure_rate=math.ulp(0.0), jitter=0, failure_on=())
+    CircuitBreaker(failure_rate=math.ulp(0.0), jitter=0, failure_on=(), failure_if=bool)
 
 
 def test_durations_may_be_timedeltas(clock: ManualClock) -> None:
@@ -151,5 +151,5 @@ def test_a_variant_checks_its_settings_too() -> None:
 def test_a_mode_that_does_not_exist_is_refused_later_too() -> None:
     breaker = CircuitBreaker()
     with pytest.raises(ValueError, match='mode must be "enabled", "shadow" or "disabled", not \'off\''):
-        breaker.mode = "off"
+        breaker.mode = "off"  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
     assert breaker.mode == "enabled"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from resilience import CallRejected, CircuitBreaker, CircuitOpenError, State, TimeWindow, Verdict
+from resilience import CallRejected, CircuitBreaker, CircuitOpenError, Mode, State, TimeWindow, Verdict
 from resilience.testing import ManualClock, recorded_events
 from tests.conftest import Colour
 
@@ -106,13 +106,14 @@ def test_the_mode_can_be_changed_at_any_time(colour: Colour) -> None:
     guarded = colour.guarded(breaker, lambda: "answer")
     with pytest.raises(ConnectionError):
         colour.guarded(breaker, fail)()
-    for mode, passes in (
+    modes: list[tuple[Mode, bool]] = [
         ("enabled", False),
         ("shadow", True),
         ("enabled", False),
         ("disabled", True),
         ("enabled", False),
-    ):
+    ]
+    for mode, passes in modes:
         breaker.mode = mode
         assert breaker.mode == breaker.statistics().mode == mode
         if passes:

@@ -16,6 +16,7 @@ from resilience import (
     CircuitBreaker,
     DeadlineExceededError,
     RateLimiter,
+    ResilienceError,
     State,
     Timeout,
     Verdict,
@@ -77,14 +78,14 @@ def one_strike(**options: Any) -> CircuitBreaker:
         ({"ignore": lambda error: error.args == (404,)}, OSError(404), "neither"),
         ({"ignore": lambda error: error.args == (404,)}, OSError(503), "failure"),
         ({"failure_on": OSError, "ignore": FileNotFoundError}, FileNotFoundError(), "neither"),
-        ({"failure_on": ()}, ValueError(), "neither"),
+        ({"failure_on": (), "failure_if": bool}, ValueError(), "neither"),
         # Not an answer of the dependency.
         ({}, KeyboardInterrupt(), "neither"),
         ({}, SystemExit(), "neither"),
         ({}, CallRejectedError("an inner layer"), "neither"),
         ({}, BulkheadFullError("an inner layer"), "neither"),
         ({}, DeadlineExceededError("an inner layer"), "neither"),
-        ({"failure_on": CallRejectedError}, BulkheadFullError(), "neither"),
+        ({"failure_on": ResilienceError}, BulkheadFullError(), "neither"),
         # An inner Timeout cut the call off: the dependency did not answer in time.
         ({}, CallTimeoutError("an inner layer"), "failure"),
         # Groups are what their leaves are.

@@ -237,7 +237,7 @@ def test_eight_threads_never_get_more_probes_than_the_quota() -> None:
 
 
 def test_no_count_is_lost_between_threads_and_loops() -> None:
-    breaker = CircuitBreaker(failure_rate=None)
+    breaker = CircuitBreaker(failure_rate=None, slow_call_duration=3600.0)
     guarded = breaker(lambda: None)
 
     @breaker

@@ -1,4 +1,7 @@
-"""The demo as a user runs it: its table, its exit statuses, and that it leaves nothing running."""
+"""The demo as a user runs it: its table, its exit statuses, and that it leaves nothing running.
+
+Nothing is asserted here that hangs on how busy this machine is; what the table compares is tested in virtual time.
+"""
 
 import os
 import re
@@ -14,13 +17,8 @@ from pathlib import Path
 
 import pytest
 
-for needed in ("httpx", "rich", "uvicorn"):
-    pytest.importorskip(needed)
-
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = (sys.executable, "-m", "examples.demo", "--quick")
-FURTHER_RUNS = 2  # at most, until one is not disturbed by what else the machine does
-DISTURBED = re.compile(r"busy, and calls began late: .*(naked|guarded) up to")
 LIMIT = 120.0  # seconds that only a broken demo needs
 ENDING = 20.0  # seconds to end in, where a quarter of one is usual
 STARTED = re.compile(r"(\S.*\S)  +calls the service on port (\d+), process (\d+)")
@@ -56,11 +54,6 @@ class Run:
         cells = next(row for row in self.rows() if row[0] == label)
         return dict(zip(CALLERS, cells[1:], strict=True))
 
-    @property
-    def is_disturbed(self) -> bool:
-        """Whether the demo says that the machine was too busy for the passes that are compared here."""
-        return DISTURBED.search(" ".join(self.output.split())) is not None
-
     def rows(self) -> list[list[str]]:
         lines = [line for line in self.output.splitlines() if line.startswith("│")]
         return [[cell.strip() for cell in line.strip("│").split("│")] for line in lines]
@@ -68,19 +61,8 @@ class Run:
 
 @pytest.fixture(scope="module")
 def run() -> Run:
-    run = whole_run()
-    for _ in range(FURTHER_RUNS):
-        if run.status == 0 and run.is_disturbed:
-            run = whole_run()
-    return run
-
-
-@pytest.fixture
-def fair(run: Run) -> Run:
-    """A run whose passes can be compared."""
-    if run.is_disturbed:
-        pytest.skip("this machine is too busy: the demo says so itself")
-    return run
+    done = subprocess.run(COMMAND, cwd=ROOT, capture_output=True, encoding="utf-8", timeout=LIMIT, check=False)
+    return Run(done.returncode, done.stdout, done.stderr)
 
 
 # --- a whole run -----------------------------------------------------------------------------------------------------
@@ -92,18 +74,17 @@ def test_the_demo_ends_well_and_without_a_complaint(run: Run) -> None:
 
 def test_every_caller_has_a_service_of_its_own_and_none_is_left_running(run: Run) -> None:
     started = STARTED.findall(run.output)
-    assert [caller for caller, _, _ in started] == CALLERS
-    assert len({pid for _, _, pid in started}) == len(CALLERS)
+    assert sorted(caller for caller, _, _ in started) == sorted(CALLERS * (2 if "once more" in run.output else 1))
+    assert len({pid for _, _, pid in started}) == len(started)
     for _, port, pid in started:
         assert not is_alive(int(pid))
         assert not is_served(int(port))
 
 
 def test_progress_is_told_phase_by_phase(run: Run) -> None:
-    for caller in CALLERS:
-        lines = re.findall(rf"{caller} +(\S.*\S) +\d+ calls +[\d.]+ % answered", run.output)
-        assert set(lines) == {"healthy", "30 % errors", "latency spikes", "full outage", "recovery"}
-    assert "the circuit opened at" in run.output
+    for phase in ("healthy", "30 % errors", "latency spikes", "full outage", "recovery"):
+        assert re.search(rf" *[\d.]+ – +[\d.]+ s  {phase} +[\d.]+ % +[\d.]+ % +[\d.]+ %", run.output)
+    assert run.output.index("the service goes down") < run.output.index("the service is back")
 
 
 def test_the_table_answers_every_question(run: Run) -> None:
@@ -111,42 +92,26 @@ def test_the_table_answers_every_question(run: Run) -> None:
     assert all(cell for row in run.rows() for cell in row)
 
 
-def test_the_guarded_caller_gets_through_the_errors_that_fail_the_naked_one(fair: Run) -> None:
-    answered = {caller: percent(cell) for caller, cell in fair.row("30 % errors").items()}
-    assert answered["guarded"] >= answered["naked"]
-
-
-def test_only_naive_retries_multiply_the_load(fair: Run) -> None:
-    requests = {caller: float(cell) for caller, cell in fair.row("Requests per user call").items()}
-    assert requests["naked"] <= 1.0
-    assert requests["naive retries"] > requests["naked"]
-    assert requests["naive retries"] > requests["guarded"]
-
-
-def test_only_the_guarded_caller_notices_the_outage(run: Run) -> None:
-    noticed = run.row("Time to notice the outage")
+def test_only_the_guarded_caller_can_notice_the_outage_and_refuse_calls(run: Run) -> None:
+    noticed, refused = run.row("Time to notice the outage"), run.row("Refused in under 1 ms")
     assert noticed["naked"] == noticed["naive retries"] == "never"
-    assert re.fullmatch(r"[\d.]+ m?s", noticed["guarded"])
-
-
-def test_only_the_guarded_caller_refuses_calls_and_does_it_fast(run: Run) -> None:
-    refused = run.row("Refused in under 1 ms")
     assert refused["naked"] == refused["naive retries"] == "-"
-    fast, every = (int(count) for count in refused["guarded"].split(" of "))
-    assert 0 < fast <= every
+    assert re.fullmatch(r"never|[\d.]+ m?s", noticed["guarded"])
+    assert re.fullmatch(r"-|[\d,]+ of [\d,]+", refused["guarded"])
 
 
 # --- a run cut short -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number,status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_demo_and_its_service_without_a_word(number: signal.Signals, status: int) -> None:
+def test_a_signal_ends_the_demo_and_its_services_without_a_word(number: signal.Signals, status: int) -> None:
     with started() as (demo, port, pid):
         demo.send_signal(number)
-        _, errors = demo.communicate(timeout=ENDING)
+        output, errors = demo.communicate(timeout=ENDING)
         assert (demo.returncode, errors) == (status, "")
-        assert not is_alive(pid)
-        assert not is_served(port)
+        for process, served in [(pid, port), *((int(pid), int(port)) for _, port, pid in STARTED.findall(output))]:
+            assert not is_alive(process)
+            assert not is_served(served)
 
 
 def test_the_service_ends_even_if_the_demo_is_killed() -> None:
@@ -158,11 +123,6 @@ def test_the_service_ends_even_if_the_demo_is_killed() -> None:
         while is_served(port) and time.monotonic() < limit:
             time.sleep(0.01)
         assert not is_served(port)
-
-
-def whole_run() -> Run:
-    done = subprocess.run(COMMAND, cwd=ROOT, capture_output=True, encoding="utf-8", timeout=LIMIT, check=False)
-    return Run(done.returncode, done.stdout, done.stderr)
 
 
 @contextmanager
@@ -198,7 +158,3 @@ def is_served(port: int) -> bool:
     except ConnectionError:
         return False
     return True
-
-
-def percent(cell: str) -> float:
-    return float(cell.removesuffix(" %"))

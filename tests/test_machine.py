@@ -282,7 +282,7 @@ def test_every_rejection_is_an_exception_of_its_own() -> None:
 def test_a_layer_that_admits_no_calls_says_so() -> None:
     retry = Retry(on=ValueError)
     with pytest.raises(TypeError, match="Retry does not admit calls"):
-        retry.guard().__enter__()
+        retry.admit()
     with pytest.raises(TypeError, match="Retry does not settle calls"):
         retry.settle(1)
 

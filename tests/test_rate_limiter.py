@@ -108,8 +108,8 @@ def test_a_cost_above_the_burst_is_rejected_for_good(colour: Colour) -> None:
         assert call(5) == 5
 
 
-def test_a_constant_cost_above_the_burst_is_rejected_until_the_burst_grows(clock: ManualClock) -> None:
-    limiter = RateLimiter(2, cost=3)
+def test_a_cost_above_the_burst_is_rejected_until_the_burst_grows(clock: ManualClock) -> None:
+    limiter = RateLimiter(2, cost=lambda: 3)
     with pytest.raises(RateLimitExceededError) as refused:
         limiter.admit()
     assert refused.value.retry_after is None

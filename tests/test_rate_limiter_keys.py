@@ -12,6 +12,7 @@ from resilience._buckets import OVERFLOW, Table
 from resilience._limits import Gcra
 from resilience.events import KeysOverflowed
 from resilience.testing import ManualClock, recorded_events
+from tests.conftest import Colour
 
 
 def by_key(rate: Any = 1, **options: Any) -> RateLimiter:
@@ -296,10 +297,12 @@ def test_an_argument_that_makes_no_sense_is_named(name: str, values: list[Any]) 
 
 def test_settings_that_exclude_each_other_are_refused(clock: ManualClock) -> None:
     window = SlidingWindow(1, 1.0)
-    with pytest.raises(ValueError, match="limiter replaces rate and burst"):
+    with pytest.raises(ValueError, match="limiter replaces rate, period and burst"):
         RateLimiter(1, limiter=window)
-    with pytest.raises(ValueError, match="limiter replaces rate and burst"):
+    with pytest.raises(ValueError, match="limiter replaces rate, period and burst"):
         RateLimiter(burst=1, limiter=window)
+    with pytest.raises(ValueError, match="limiter replaces rate, period and burst"):
+        RateLimiter(period=60.0, limiter=window)
     with pytest.raises(ValueError, match="max_wait must be 0"):
         RateLimiter(1, charge_if=bool, max_wait=1)
     with pytest.raises(ValueError, match="give key= too"):
@@ -318,3 +321,11 @@ def test_settings_that_exclude_each_other_are_refused(clock: ManualClock) -> Non
         RateLimiter(1).update(period=0)
     with pytest.raises(ValueError, match="max_wait"):
         RateLimiter(1).reserve(max_wait=-1)
+
+
+def test_a_guarded_function_waits_for_the_slot_of_its_key(colour: Colour) -> None:
+    started: list[tuple[str, float]] = []
+    call = colour.guarded(by_key(1, max_wait=1.0), lambda key: started.append((key, colour.clock.now())))
+    for key in ("a", "b", "a"):
+        call(key)
+    assert started == [("a", 1000.0), ("b", 1000.0), ("a", 1001.0)]

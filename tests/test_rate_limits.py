@@ -189,7 +189,7 @@ def test_grain_never_adds_up() -> None:
 @pytest.mark.parametrize(
     "make,name",
     [
-        (Rate, "rate"),
+        (Rate, "limit"),
         (lambda value: Rate(1, value), "period"),
         (lambda value: Rate(1, 1, value), "burst"),
         (lambda value: SlidingWindow(value, 1.0), "SlidingWindow.limit"),
@@ -206,7 +206,7 @@ def test_a_limit_that_makes_no_sense_names_its_parameter(make: Callable[[Any], A
 
 @pytest.mark.parametrize("limit,period,burst", [(1e300, 1e-300, None), (1e-300, 1e300, None), (1.0, 1e10, 1e300)])
 def test_rates_beyond_floats_are_refused(limit: float, period: float, burst: float | None) -> None:
-    with pytest.raises(ValueError, match="rate must be between"):
+    with pytest.raises(ValueError, match="limit must be between"):
         Rate(limit, period, burst)
 
 

@@ -48,7 +48,6 @@ def attempts_made(colour: Colour, retry: Retry, entries: list[Any]) -> int:
         (OSError, ConnectionError(), 3),
         (OSError, ValueError(), 1),
         ((OSError, ValueError), ValueError(), 3),
-        ((), ValueError(), 1),
         (lambda error: "again" in str(error), ValueError("again"), 3),
         (lambda error: "again" in str(error), ValueError("no"), 1),
         (tenacity.retry_if_exception_type(OSError), OSError(), 3),

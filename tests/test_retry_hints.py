@@ -13,7 +13,7 @@ import pytest
 import tenacity
 
 from resilience import CircuitBreaker, Retry, Timeout
-from resilience.correlation import attempt_id, attempt_number, bound, correlation_id
+from resilience.correlation import FURTHER, attempt_id, attempt_number, bound, correlation_id
 from resilience.events import RetryScheduled
 from resilience.testing import ManualClock, Script, recorded_events, run
 from tests.conftest import Colour
@@ -236,6 +236,41 @@ def test_a_retry_within_a_retry_counts_for_itself(colour: Colour) -> None:
     with pytest.raises(OSError):
         colour.runner(outer(inner(colour.function(body))))()
     assert seen == [1, 2, 1, 2, 1, 2]
+
+
+def test_what_a_further_attempt_has_left_running_belongs_to_no_attempt(clock: ManualClock) -> None:
+    """A task started by the second attempt keeps its context, but when the attempt is over the number means nothing."""
+    seen: list[int] = []
+    inner = Retry(OSError, wait=NOW)
+
+    @inner
+    async def note() -> None:
+        seen.append(attempt_number())
+
+    async def background(gate: asyncio.Event) -> None:
+        seen.append(attempt_number())
+        await note()
+        await gate.wait()
+        seen.append(attempt_number())
+        await note()
+
+    async def main() -> None:
+        gate, tasks = asyncio.Event(), []
+
+        @Retry(OSError, wait=NOW)
+        async def call() -> None:
+            if attempt_number() == 1:
+                raise OSError
+            tasks.append(asyncio.ensure_future(background(gate)))
+            await asyncio.sleep(1.0)
+
+        await call()
+        gate.set()
+        await asyncio.gather(*tasks)
+
+    run(main(), clock)
+    assert seen == [2, 1, 1, 1]
+    assert FURTHER == []
 
 
 def test_a_breaker_around_does_not_count_the_pauses_as_slowness(colour: Colour) -> None:

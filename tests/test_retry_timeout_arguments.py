@@ -108,6 +108,10 @@ def test_seconds_may_be_a_number_or_a_timedelta(seconds: Any, expected: float) -
     assert Timeout(seconds).seconds == expected
 
 
-def test_a_retry_admits_nothing_by_itself() -> None:
-    with pytest.raises(TypeError, match="Retry does not admit calls"), Retry(OSError).guard():
-        pass
+def test_a_retry_admits_nothing_by_itself_and_says_how_to_repeat_a_block() -> None:
+    with pytest.raises(
+        TypeError, match=r"^Retry has no guard\(\), .* write `for attempt in retry:` .* `with attempt:`$"
+    ):
+        Retry(OSError).guard()
+    with pytest.raises(TypeError, match=r"^Retry does not admit calls$"):
+        Retry(OSError).admit()

@@ -332,7 +332,9 @@ def test_a_loop_in_which_nothing_can_happen_any_more_says_so(monkeypatch: pytest
         run(main())
 
 
-def test_a_virtual_loop_that_has_nothing_else_to_do_waits_for_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def waiting(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set once a virtual loop really waits."""
     waiting = threading.Event()
     select = selectors.DefaultSelector.select
 
@@ -342,4 +344,22 @@ def test_a_virtual_loop_that_has_nothing_else_to_do_waits_for_a_thread(monkeypat
         return select(selector, timeout)
 
     monkeypatch.setattr(selectors.DefaultSelector, "select", watched)
+    return waiting
+
+
+def test_a_virtual_loop_that_has_nothing_else_to_do_waits_for_a_thread(waiting: threading.Event) -> None:
     assert run(asyncio.to_thread(waiting.wait, 60))
+
+
+def test_the_limit_for_threads_to_end_within_is_not_one_of_virtual_time(waiting: threading.Event) -> None:
+    """Since Python 3.12 the end of a run sets one, and virtual time jumped to it: the threads seemed to hang."""
+
+    async def main() -> asyncio.Future[bool]:
+        loop = asyncio.get_running_loop()
+        answer = loop.run_in_executor(None, waiting.wait, 60)
+        await loop.shutdown_default_executor(300.0)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+        return answer
+
+    clock = ManualClock()
+    assert run(main(), clock).result()
+    assert clock.now() == 0.0

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from resilience import BulkheadFullError, CallTimeoutError, Timeout
+from resilience.clock import give_way
 from resilience.correlation import bound, correlation_id
 from resilience.deadline import remaining, shield
 from resilience.events import CallRejected
@@ -109,12 +110,63 @@ def test_while_too_many_are_left_behind_further_calls_are_refused(clock: ManualC
     calls: list[int] = []
     with recorded_events(CallRejected) as events, pytest.raises(BulkheadFullError) as caught:
         timeout(lambda: calls.append(1))()
+    assert str(caught.value) == "n: 2 threads (max_abandoned) are running or left behind"
     assert caught.value.policy == "n"
     assert len(events) == 1
     assert calls == []
     stuck.release()
     with pytest.raises(CallTimeoutError):
         timeout(Stuck().gate.wait)(30.0)
+
+
+def test_callers_that_wait_at_once_cannot_leave_more_threads_behind_than_the_bound(still: ManualClock) -> None:
+    """Twenty callers, each with a thread that may hang, once left twenty behind where five were allowed."""
+    stuck = Stuck()
+    timeout = Timeout(1, abandon=True, max_abandoned=5)
+    outcomes: list[type[BaseException]] = []
+
+    def call() -> None:
+        try:
+            timeout(stuck.body)()
+        except (BulkheadFullError, CallTimeoutError) as error:
+            outcomes.append(type(error))
+
+    threads = [threading.Thread(target=call) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    while len(outcomes) < 15:
+        give_way(0.001)
+    still.advance(2.0)
+    for thread in threads:
+        thread.join(30.0)
+    assert outcomes.count(BulkheadFullError) == 15
+    assert outcomes.count(CallTimeoutError) == timeout.statistics().abandoned == 5
+    stuck.release()
+    while timeout.statistics().abandoned:
+        give_way(0.001)
+    assert timeout(lambda: "result")() == "result"
+
+
+def test_a_thread_that_cannot_be_started_takes_up_no_room(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    timeout = Timeout(1, abandon=True, max_abandoned=1)
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                timeout(lambda: None)()
+    for _ in range(2):
+        assert timeout(lambda: "result")() == "result"
+
+
+def test_a_caller_of_before_a_fork_frees_no_room_in_the_child(clock: ManualClock) -> None:
+    timeout = Timeout(1, abandon=True, max_abandoned=1)
+    timeout(timeout._machine.forked)()
+    assert timeout._machine.attended == 0
+    assert timeout(lambda: timeout._machine.attended)() == 1
 
 
 def test_a_nearer_inherited_deadline_leaves_the_thread_behind_and_names_its_owner(

@@ -12,20 +12,27 @@ from typing import assert_type
 import aiolimiter
 
 from resilience import (
+    Attempt,
     Bulkhead,
     BulkheadStatistics,
     CircuitBreaker,
     Guard,
     Keyed,
     Layer,
+    Listener,
+    Mode,
     Pipeline,
     RateLimiter,
     Retry,
+    Strategy,
     Throttle,
     Timeout,
     correlated,
+    log_events,
+    subscribe,
 )
 from resilience.deadline import remaining
+from resilience.testing import ManualClock, use_clock
 
 bulkhead = Bulkhead(5)
 breaker = CircuitBreaker("payments")
@@ -109,6 +116,8 @@ def mistakes() -> None:
     Service().fetch("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     bulkhead.call(generic, "1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     bulkhead(7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    breaker.mode = "off"  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
+    CircuitBreaker(mode="off")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     Pipeline(plain)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
@@ -125,6 +134,7 @@ async def asynchronous() -> None:
         assert_type(guard, Guard)
     async for attempt in retry:
         with attempt:
+            assert_type(attempt, Attempt)
             assert_type(attempt.number, int)
 
 
@@ -141,7 +151,25 @@ def synchronous() -> None:
     assert_type(remaining(), float | None)
     assert_type(keyed.layer("key"), Layer)
     assert_type(pipeline.layers, tuple[Layer, ...])
+    assert_type(breaker.mode, Mode)
+    assert_type(breaker.statistics().mode, Mode)
+    with use_clock(ManualClock()) as clock:
+        assert_type(clock, ManualClock)
+        assert_type(clock.sleeps, list[float])
 
 
 def takes_any_layer(layer: Layer) -> Callable[[int], Awaitable[float]]:
     return layer(coroutine)
+
+
+def annotated(listener: Listener, wait: Strategy, mode: Mode) -> Pipeline:
+    """What a user has to name in functions around the constructors."""
+    subscribe(listener).cancel()
+    for attempt in Retry(OSError, wait=wait, listeners=[log_events()]):
+        work(attempt)
+    return Pipeline(CircuitBreaker(mode=mode, listeners=[listener]))
+
+
+def work(attempt: Attempt) -> None:
+    with attempt:
+        attempt.set_result(attempt.number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -61,9 +62,11 @@ def stubborn(client: httpx.AsyncClient, script: Script) -> Quote:
     return quote
 
 
-def guarded(client: httpx.AsyncClient, script: Script, listeners: Iterable[Listener] = ()) -> Quote:
+def guarded(
+    client: httpx.AsyncClient, script: Script, listeners: Iterable[Listener] = (), rng: random.Random | None = None
+) -> Quote:
     """A decorated function."""
-    pipeline = standard(script, listeners)
+    pipeline = standard(script, listeners, rng)
 
     @pipeline
     async def quote(number: int) -> None:
@@ -74,8 +77,8 @@ def guarded(client: httpx.AsyncClient, script: Script, listeners: Iterable[Liste
     return quote
 
 
-def standard(script: Script, listeners: Iterable[Listener] = ()) -> Pipeline:
-    """The standard pipeline, outermost layer first. `listeners` hear what the breaker does."""
+def standard(script: Script, listeners: Iterable[Listener] = (), rng: random.Random | None = None) -> Pipeline:
+    """The standard pipeline, outermost layer first. `listeners` hear what the breaker does; `rng` draws the jitter."""
     scale = script.scale
     return Pipeline(
         correlated,
@@ -83,19 +86,21 @@ def standard(script: Script, listeners: Iterable[Listener] = ()) -> Pipeline:
         Retry(
             (httpx.HTTPError, CallTimeoutError),
             attempts=TRIES,
-            wait=wait_random_exponential(multiplier=0.1 * scale, max=0.5 * scale),
-            budget=RetryBudget(ratio=0.3, window=10.0 * scale),
+            wait=wait_random_exponential(multiplier=0.15 * scale, max=0.7 * scale),
+            budget=RetryBudget(ratio=0.4, window=15.0 * scale),
+            rng=rng,
         ),
         CircuitBreaker(
             "quotes",
-            window=TimeWindow(1.0 * scale),
+            window=TimeWindow(1.5 * scale),
             failure_rate=0.5,
             failure_threshold=12,
-            recovery_time=0.2 * scale,
-            max_recovery_time=0.4 * scale,
+            recovery_time=0.25 * scale,
+            max_recovery_time=0.35 * scale,
             listeners=listeners,
+            rng=rng,
         ),
-        RateLimiter(1.5 * script.rate, burst=0.3 * script.rate, max_wait=0.1 * scale),
+        RateLimiter(1.5 * script.rate, burst=0.3 * script.rate, max_wait=0.15 * scale),
         Bulkhead(script.workers),
         Timeout(script.attempt, name="attempt"),
     )

@@ -19,7 +19,8 @@ class Measures:
 
     `requests` and `requests_in_outage` are per user call. `noticed` counts from the start of the outage to the opening
     of the breaker, `recovered` from the end of the outage to the first of `STEADY` calls in a row that were answered
-    in normal time. `late` is by how much the busiest moments of this machine delayed calls (the 99th percentile).
+    in normal time. `late` is by how much the busiest moments of this machine delayed calls or the service's work (the
+    99th percentile, the worse of the two).
     """
 
     calls: int
@@ -38,8 +39,17 @@ class Measures:
     late: float
 
 
-def measure(script: Script, calls: Sequence[Call], requests: Mapping[str, int], openings: Sequence[float]) -> Measures:
-    """Sum up a pass: its calls, the requests the service counted by phase, the instants at which a breaker opened."""
+def measure(
+    script: Script,
+    calls: Sequence[Call],
+    requests: Mapping[str, int],
+    overtime: Sequence[float],
+    openings: Sequence[float],
+) -> Measures:
+    """Sum up a pass: its calls, the requests the service counted by phase, the instants at which a breaker opened.
+
+    `overtime` is by how many seconds each piece of work took the service longer than the script says.
+    """
     calls = sorted(calls, key=lambda call: call.number)
     answered = [call.seconds for call in calls if call.outcome is Outcome.ANSWERED]
     unanswered = [call.seconds for call in calls if call.outcome is not Outcome.ANSWERED]
@@ -61,7 +71,7 @@ def measure(script: Script, calls: Sequence[Call], requests: Mapping[str, int], 
         recovered=_recovered(script, [call for call in calls if call.due >= back], back),
         refused=len(refused),
         refused_at_once=sum(seconds < AT_ONCE for seconds in refused),
-        late=percentile([call.late for call in calls], 0.99),
+        late=max(percentile(some, 0.99) for some in ([call.late for call in calls], overtime) if some),
     )
 
 

@@ -13,7 +13,6 @@ from .callers import TRIES
 from .measures import STEADY, Measures
 from .script import Script
 
-BUSY = 0.25  # the part of an attempt by which calls may begin too late before the report says so
 BEST = "bold green"
 
 
@@ -44,9 +43,25 @@ def table(passes: Mapping[str, Measures], script: Script) -> Table:
     return result
 
 
-def notes(passes: Mapping[str, Measures], script: Script) -> str:
-    """What the words in the table mean, and what to hold against its numbers."""
-    text = (
+def busy(passes: Mapping[str, Measures], script: Script) -> dict[str, float]:
+    """The callers for whose figures this machine was too busy, and by how many seconds it made them or answers late."""
+    return {title: m.late for title, m in passes.items() if m.late > script.tolerance}
+
+
+def reservation(passes: Mapping[str, Measures], script: Script) -> str:
+    """What to hold against the numbers of the table; nothing if the machine was quiet."""
+    if not (late := busy(passes, script)):
+        return ""
+    held_up = ", ".join(f"{title} up to {duration(seconds)}" for title, seconds in late.items())
+    return (
+        "This machine stayed so busy that the figures are about it, not about the callers."
+        f" Calls or answers were late: {held_up}."
+    )
+
+
+def notes(script: Script) -> str:
+    """What the words in the table mean."""
+    return (
         f"Below the names is how often a caller tries, and for how long: the guarded one tries {TRIES} times within the"
         " time in which the naked one tries once. Latency is that of all calls, failed ones included. Requests are what"
         " the service has counted, so what it had to endure. It has recovered when the first of"
@@ -54,11 +69,6 @@ def notes(passes: Mapping[str, Measures], script: Script) -> str:
         " a request. While the service is down no caller can win; what differs is how soon it knows, and how much the"
         " service, once it is back, has to work off for callers that have hung up."
     )
-    late = {title: m.late for title, m in passes.items() if m.late > BUSY * script.attempt}
-    if late:
-        held_up = ", ".join(f"{title} up to {duration(seconds)}" for title, seconds in late.items())
-        text += f" This machine was busy, and calls began late: {held_up}."
-    return text
 
 
 def share(ratio: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 
@@ -32,24 +31,29 @@ class Script:
 
     phases: tuple[Phase, ...] = (
         Phase("healthy", 1.0),
-        Phase("30 % errors", 3.0, error_rate=0.3),
-        Phase("latency spikes", 2.0, spike_rate=0.1),
-        Phase("full outage", 2.5, down=True),
-        Phase("recovery", 2.0),
+        Phase("30 % errors", 5.0, error_rate=0.3),
+        Phase("latency spikes", 3.0, spike_rate=0.1),
+        Phase("full outage", 3.0, down=True),
+        Phase("recovery", 3.0),
     )
-    rate: float = 100.0
+    rate: float = 70.0
     workers: int = 22
-    work: tuple[float, float] = (0.04, 0.08)
-    spike: tuple[float, float] = (0.4, 1.0)
-    patience: float = 0.6
-    attempt: float = 0.25
-    normal: float = 0.25
+    work: tuple[float, float] = (0.06, 0.11)
+    spike: tuple[float, float] = (0.6, 1.4)
+    patience: float = 0.9
+    attempt: float = 0.36
+    normal: float = 0.36
     scale: float = 1.0
 
     @property
     def seconds(self) -> float:
         """The length of the whole script."""
         return sum(phase.seconds for phase in self.phases)
+
+    @property
+    def tolerance(self) -> float:
+        """By how many seconds a machine may delay calls or answers before the figures are about the machine."""
+        return 0.25 * self.attempt
 
     def scaled(self, scale: float, rate: float) -> Script:
         """The same day in `scale` times the time and with `rate` calls a second; the service is as busy as before."""
@@ -66,6 +70,12 @@ class Script:
             scale=self.scale * scale,
         )
 
+    def span(self, name: str) -> tuple[float, float]:
+        """When the phase of that name begins and when it ends, in seconds from the start."""
+        place = next(place for place, phase in enumerate(self.phases) if phase.name == name)
+        begin = sum(phase.seconds for phase in self.phases[:place])
+        return begin, begin + self.phases[place].seconds
+
     def at(self, instant: float) -> tuple[Phase, float]:
         """The phase at `instant` seconds from the start, and the seconds left of it; the last one has no end."""
         end = 0.0
@@ -77,13 +87,10 @@ class Script:
 
     def outage(self) -> tuple[float, float]:
         """When the service goes down and when it is back, in seconds from the start."""
-        place = next(place for place, phase in enumerate(self.phases) if phase.down)
-        start = _length(self.phases[:place])
-        return start, start + self.phases[place].seconds
-
-
-def _length(phases: Sequence[Phase]) -> float:
-    return sum(phase.seconds for phase in phases)
+        return self.span(next(phase.name for phase in self.phases if phase.down))
 
 
 SCRIPTS = {"full": Script(), "quick": Script().scaled(0.25, rate=60.0)}
+# For a machine that is too busy for the one of that name: half the calls a second, and twice the time for each.
+SLOWED = {name: f"{name}, slowed" for name in SCRIPTS}
+SCRIPTS.update({SLOWED[name]: script.scaled(2.0, rate=script.rate / 2) for name, script in SCRIPTS.items()})

@@ -18,7 +18,6 @@ import random
 import socket
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -37,8 +36,9 @@ class Service:
 
     def __init__(self, script: Script) -> None:
         self._script = script
-        self._began = time.perf_counter()
+        self._began = 0.0
         self._workers = asyncio.Semaphore(script.workers)
+        self._overtime: list[float] = []  # by how many seconds each piece of work took longer than it should
         self._requests: Counter[str] = Counter()  # by the phase they arrived in
         self._seen: Counter[int] = Counter()  # requests by user call
 
@@ -47,10 +47,10 @@ class Service:
             case ["quote", number]:
                 status, body = await self._quote(int(number))
             case ["start"]:
-                self._began = time.perf_counter()
+                self._began = asyncio.get_running_loop().time()
                 status, body = 200, {}
             case ["report"]:
-                status, body = 200, dict(self._requests)
+                status, body = 200, {"requests": dict(self._requests), "overtime": self._overtime}
             case _:
                 status, body = 404, {}
         await _respond(send, status, body)
@@ -66,11 +66,16 @@ class Service:
                 await asyncio.sleep(left)
                 phase, left = self._script.at(self._now())
             failing, slow = fate.random() < phase.error_rate, fate.random() < phase.spike_rate
-            await asyncio.sleep(fate.uniform(*(self._script.spike if slow else self._script.work)))
+            await self._work(fate.uniform(*(self._script.spike if slow else self._script.work)))
         return (500, {"error": "try again"}) if failing else (200, {"call": number, "price": 42})
 
+    async def _work(self, seconds: float) -> None:
+        due = self._now() + seconds
+        await asyncio.sleep(seconds)
+        self._overtime.append(self._now() - due)
+
     def _now(self) -> float:
-        return time.perf_counter() - self._began
+        return asyncio.get_running_loop().time() - self._began
 
 
 async def _respond(send: Send, status: int, body: dict[str, Any]) -> None:

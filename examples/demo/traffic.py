@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -58,9 +57,10 @@ async def drive(
 
     `sent` is where the paths of all requests are found.
     """
+    now = asyncio.get_running_loop().time
 
     async def call(number: int, due: float) -> None:
-        start = time.perf_counter()
+        start = now()
         try:
             await quote(number)
             outcome = Outcome.ANSWERED
@@ -68,9 +68,9 @@ async def drive(
             outcome = Outcome.FAILED if path(number) in sent else Outcome.REFUSED
         except (httpx.HTTPError, CallTimeoutError):
             outcome = Outcome.FAILED
-        done(Call(number, due, start - began - due, time.perf_counter() - start, outcome))
+        done(Call(number, due, start - began - due, now() - start, outcome))
 
     async with asyncio.TaskGroup() as calls:
         for number, due in enumerate(instants):
-            await asyncio.sleep(max(0.0, began + due - time.perf_counter()))
+            await asyncio.sleep(max(0.0, began + due - now()))
             calls.create_task(call(number, due))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import random
-from typing import Any
+from typing import Any, get_args
 
 from hypothesis import note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from resilience import CircuitBreaker, CircuitOpenError, CountWindow, TimeWindow, Verdict
+from resilience import CircuitBreaker, CircuitOpenError, CountWindow, Mode, TimeWindow, Verdict
 from resilience._circuit import Circuit
 from resilience.testing import ManualClock
 from tests.machines.circuit_model import Call, Model, approx
@@ -38,7 +38,14 @@ options = st.fixed_dictionaries(
         "probe_lease": st.sampled_from([0.75, 2.0, 30.0]),
         "quota": st.sampled_from([(1, 1), (2, 1), (3, 2), (3, 3), (5, 2)]),
     }
-)
+).filter(lambda chosen: chosen["slow_call_duration"] or (chosen["slow_call_rate"] == 1.0 and can_open(chosen)))
+
+
+def can_open(chosen: dict[str, Any]) -> bool:
+    return chosen["failure_rate"] is not None or chosen["failure_threshold"] is not None
+
+
+modes: st.SearchStrategy[Mode] = st.sampled_from([*get_args(Mode), "enabled", "enabled", "enabled"])
 verdicts = st.sampled_from([SUCCESS, FAILURE, FAILURE, ABANDONED])
 retry_afters = st.sampled_from([None, None, 0.0, 0.5, 5.0, 1e9, -1.0, math.nan, math.inf])
 
@@ -159,8 +166,8 @@ class Breakers(RuleBasedStateMachine):
         self.clock.advance(min((i - now for i in instants if i > now), default=0.0) + beyond)
         self.quiet = quiet
 
-    @rule(mode=st.sampled_from(["enabled"] * 4 + ["shadow", "disabled"]))
-    def switch(self, mode: str) -> None:
+    @rule(mode=modes)
+    def switch(self, mode: Mode) -> None:
         self.breaker.mode = self.model.mode = mode
 
     @rule(act=st.sampled_from(["nothing"] * 6 + ["isolate", "reset", "reset"]))

@@ -12,137 +12,19 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import itertools
 import json
-import os
 import pkgutil
 import queue
-import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import Mutant, _plugin, _sample
-
-PROJECT = Path(__file__).resolve().parents[2]
-COPIED = ("resilience", "integrations", "tests", "examples", "pyproject.toml", "README.md", "CHANGELOG.md", "Makefile")
-PYTEST = ("-m", "pytest", "-x", "-q", "--tb=short", "--no-header", "-p", "no:cacheprovider")
-# Startup is most of a mutant's time. Only the plugins that the tests need are loaded.
-PLUGINS = ("-p", "asyncio", "-p", "hypothesispytest", "-p", _plugin.__name__)
-
-KILLED, HUNG, UNIMPORTABLE = "killed", "killed (hung)", "killed (import fails)"
-SURVIVED, ERROR = "SURVIVED", "ERROR"
-
-
-@dataclass(frozen=True)
-class Job:
-    """One mutant to try: the new text of `file`, and the pytest arguments that should fail with it."""
-
-    name: str
-    file: str
-    source: str
-    tests: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    job: Job
-    result: str
-    seconds: float
-    output: str
-
-
-class Copy:
-    """A copy of the project in which one mutant at a time is tried."""
-
-    # The modification time in whole seconds and the size are all that tells Python whether bytecode is stale, so every
-    # version of every file gets a time of its own.
-    _times = itertools.count(1_000_000_000)
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self._process: subprocess.Popen[str] | None = None
-        for name in COPIED:
-            source = PROJECT / name
-            if source.is_dir():
-                shutil.copytree(source, root / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
-            elif source.exists():
-                shutil.copy(source, root / name)
-
-    def write(self, file: str, source: str) -> None:
-        path = self.root / file
-        path.write_text(source, "utf-8")
-        moment = next(self._times)
-        os.utime(path, (moment, moment))
-
-    def python(self, *arguments: str, limit: float, durations: Path | None = None) -> tuple[int | None, str]:
-        """Exit code (None: it had to be stopped) and output of Python in this copy."""
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
-        environment |= {
-            "PYTHONPATH": os.pathsep.join((str(self.root), str(self.root / "integrations"))),
-            "PYTHONHASHSEED": "0",
-            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-            _plugin.ROOT: str(self.root),
-        }
-        if durations is not None:
-            environment[_plugin.DURATIONS] = str(durations)
-        with subprocess.Popen(
-            (sys.executable, *arguments),
-            cwd=self.root,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        ) as process:
-            self._process = process
-            try:
-                output, _ = process.communicate(timeout=limit)
-                return process.returncode, output
-            except subprocess.TimeoutExpired:
-                return None, f"stopped after {limit:.0f} s"
-            finally:
-                self.stop()
-
-    def stop(self) -> None:
-        """End the process that runs here with all that it started; nothing may be left running behind a mutant."""
-        process, self._process = self._process, None
-        if process is not None:
-            try:
-                os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:  # they have all ended by themselves
-                return
-            process.wait()
-
-    def try_mutant(self, job: Job, limit: float) -> Outcome:
-        began = time.monotonic()
-        original = (self.root / job.file).read_text("utf-8")
-        self.write(job.file, job.source)
-        try:
-            code, output = self.python(*PYTEST, *PLUGINS, *job.tests, limit=limit)
-            if code is None:
-                result = HUNG
-            elif code == 0:
-                result = SURVIVED
-            elif code == 1 or code < 0:
-                result = KILLED
-            else:
-                importable, trace = self.python("-c", "import resilience, resilience.testing", limit=60.0)
-                result = ERROR if importable == 0 else UNIMPORTABLE
-                output += trace
-        finally:
-            self.write(job.file, original)
-        return Outcome(job, result, time.monotonic() - began, output)
-
+from . import Mutant, _sample
+from ._copy import ERROR, HUNG, KILLED, PROJECT, SURVIVED, UNIMPORTABLE, Copy, Job, Outcome
 
 # -- what to try -------------------------------------------------------------------------------------------------------
 
@@ -231,7 +113,7 @@ def baseline(copies: list[Copy], jobs: list[Job], scratch: Path) -> tuple[dict[s
     def check(number: int) -> None:
         if shares[number]:
             report = scratch / f"durations-{number}.json"
-            code, output = copies[number].python(*PYTEST, *PLUGINS, *shares[number], limit=1200.0, durations=report)
+            code, output = copies[number].pytest(*shares[number], limit=1200.0, durations=report)
             if code == 0:
                 durations.update(json.loads(report.read_text("utf-8")))
             else:

@@ -110,7 +110,7 @@ MUTANTS = [
         "            self._machine.set_mode_locked(mode)\n",
         SHARING,
     ),
-    mutant("any mode", "given not in _MODES:", "not given:", ARGUMENTS),
+    mutant("any mode", "given not in get_args(Mode):", "not given:", ARGUMENTS),
     mutant(
         "an ignored failure counts",
         "if self._failure_on(error) and not self._ignore(error) else",
@@ -269,10 +269,11 @@ MUTANTS = [
         SLOW,
     ),
     mutant("the meter stays before the first step", "    meter.set(waits.outer)\n    return", "    return", SLOW),
-    mutant(
-        "a predicate is not checked",
-        '    if not callable(value):\n        raise TypeError(f"{name} must be exception types or',
-        '    if False:\n        raise TypeError(f"{name} must be exception types or',
-        ARGUMENTS,
+    Mutant(
+        "breaker: a predicate is not checked",
+        "resilience/_failures.py",
+        "        if not callable(value):",
+        "        if False:",
+        (ARGUMENTS,),
     ),
 ]

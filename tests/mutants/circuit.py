@@ -232,7 +232,6 @@ SET_LATER = "set again before anybody looks"
 _UNNOTICED = [
     (f"UNCOUNTED = 0 # {UNCOUNTED} => UNCOUNTED = (-1) # {UNCOUNTED}", "any number that is no generation"),
     (f"{NOTE} => {NOTE.replace('Note = Callable[..., None]', 'pass')}", "only in annotations"),
-    ('self.mode = "enabled" => pass', SET_LATER),
     (f"{UNTIL} => {UNTIL.replace('self.refuses_until = -math.inf', 'pass')}", SET_LATER),
     (f"{ROUND} => {ROUND.replace(' 0 ', ' (1) ')}", SET_LATER),
     (f"{ROUND} => {ROUND.replace(' 0 ', ' (-1) ')}", SET_LATER),

@@ -98,11 +98,11 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "an asynchronous object is a listener",
         ARGUMENTS,
-        ' or inspect.iscoroutinefunction(getattr(type(value), "__call__", None))',
-        "",
+        "any(map(inspect.iscoroutinefunction, _code_of(value)))",
+        "inspect.iscoroutinefunction(value)",
         CHECKS,
     ),
-    Mutant("text is a collection of listeners", ARGUMENTS, " or isinstance(value, (str, bytes))", "", CHECKS),
+    Mutant("text is a collection of listeners", ARGUMENTS, " and not isinstance(value, (str, bytes))", "", CHECKS),
     Mutant(
         "KeyboardInterrupt can be retried",
         ARGUMENTS,

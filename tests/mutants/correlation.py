@@ -5,6 +5,7 @@ from __future__ import annotations
 from . import Mutant
 
 CORRELATION = "resilience/correlation.py"
+HINTS = ("tests/test_retry_hints.py",)
 IDS = ("tests/test_correlation.py",)
 LAYER = ("tests/test_correlated.py",)
 
@@ -49,7 +50,13 @@ MUTANTS: list[Mutant] = [
         '        yield _current.get() or ""\n    finally:\n        pass',
         IDS,
     ),
-    Mutant("an attempt id is that of the first", CORRELATION, 'f"{identity}-{attempt.get()}"', 'f"{identity}-1"', IDS),
+    Mutant(
+        "an attempt id is that of the first", CORRELATION, 'f"{identity}-{attempt_number()}"', 'f"{identity}-1"', IDS
+    ),
+    Mutant("a number is that of the attempt for ever", CORRELATION, "        self.number = 1\n", "", HINTS),
+    Mutant("further attempts are not counted", CORRELATION, "FURTHER.append(None)", "pass", HINTS),
+    Mutant("further attempts never end", CORRELATION, "FURTHER.pop()", "pass", HINTS),
+    Mutant("first attempts count as further ones", CORRELATION, "number > 1", "number > 0", HINTS),
     Mutant(
         "an attempt has an id without a request", CORRELATION, "return None if identity is None else f", "return f", IDS
     ),

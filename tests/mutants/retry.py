@@ -6,11 +6,14 @@ from . import Mutant
 
 _RETRY = "resilience/retry.py"
 _RUN = "resilience/_attempts.py"
+_NOTES = "resilience/_notes.py"
+_MESSAGES = ("tests/test_messages.py",)
 _MODEL = ("tests/machines/test_retry.py",)
 _BASICS = ("tests/test_retry.py",)
 _STRATEGIES = ("tests/test_retry_strategies.py",)
 _HINTS = ("tests/test_retry_hints.py",)
 _COLOURS = ("tests/test_retry_colours.py",)
+_FIT = ("tests/test_fit.py",)
 _CYCLES = ("tests/test_no_cycles.py",)
 _ARGUMENTS = ("tests/test_retry_timeout_arguments.py",)
 _PAUSED = """\
@@ -18,7 +21,7 @@ _PAUSED = """\
                 metered(wait)
 """
 _NESTED = """\
-            if number() != 1:  # within a further attempt of another Retry: this one counts for itself
+            if FURTHER and attempt_number() != 1:  # of another Retry around: this one counts for itself
                 """
 
 
@@ -67,7 +70,7 @@ MUTANTS = [
     _run("the shown wait stays", "            state.upcoming_sleep = 0.0\n", "", _STRATEGIES),
     _run("the limit is exclusive", "if asked > retry._retry_after_limit:", "if asked >= retry._retry_after_limit:"),
     _run("no limit for a wish", "if asked > retry._retry_after_limit:", "if False:"),
-    _run("a wish is clamped to the limit", 'return self._stop("retry_after", error)', "asked = 0.0"),
+    _run("a wish is clamped to the limit", "if asked > retry._retry_after_limit:", "if False:"),
     _run("the wish replaces the backoff", "wait = max(wait, asked + retry", "wait = max(0.0, asked + retry"),
     _run("the wish forgets the backoff at the deadline", "least = max(wait, asked)", "least = asked"),
     _run("no jitter on a wish", "min(0.1 * asked, 1.0)", "0.0 * min(0.1 * asked, 1.0)"),
@@ -84,7 +87,7 @@ MUTANTS = [
         "if retry._budget is not None and not retry",
         "if retry._budget is None and not retry",
     ),
-    _run("the budget is charged and ignored", 'return self._stop("budget", error)', "pass"),
+    _run("the budget is charged and ignored", "not retry._budget.withdraw():", "retry._budget.withdraw() is None:"),
     _run("idle time is not told", "idle_for += wait", "idle_for += 0.0", _STRATEGIES),
     _run("the extractor is not asked", "if extract is None else _seconds(extract(outcome))", "", _HINTS),
     _run("the outcome's own wish does not count", 'getattr(outcome, "retry_after", None)', "None"),
@@ -109,15 +112,28 @@ MUTANTS = [
     _run("attempts are not numbered", "        self.number += 1\n", "", _BASICS),
     _run("preparations hear nothing", "if retry._informed:", "if False:", _HINTS),
     _run("the outcome is kept", "            self._state.outcome = None", "            pass", _CYCLES),
-    _run("notes grow", "if not str(note).startswith(_NOTE)]", "]", _BASICS),
-    _run("the user's notes are lost", "[*kept, *notes]", "[*notes]", _BASICS),
-    _run(
+    Mutant("notes grow", _NOTES, "note.of() not in (None, machine)", "note.of() is not None", _BASICS),
+    Mutant("notes of a Retry that is gone stay", _NOTES, "not in (None, machine)", "is not machine", _MESSAGES),
+    Mutant("inner notes are lost", _NOTES, "[*others, *inner, *made]", "[*others, *made]", _MESSAGES),
+    Mutant("inner notes without a bound", _NOTES, "[-MOST_NOTES:]", "", _MESSAGES),
+    Mutant("plain notes grow", _NOTES, "if not str(note).startswith(NOTE)]", "if type(note) is not Note]", _MESSAGES),
+    Mutant(
+        "notes are pickled with their Retry",
+        _NOTES,
+        "return (str, (str(self),))",
+        "return (Note, (str(self),), None)",
+        _MESSAGES,
+    ),
+    Mutant("the user's notes are lost", _NOTES, "[*others, *inner, *made]", "[*inner, *made]", _BASICS),
+    Mutant(
         "frozen exceptions are replaced",
+        _NOTES,
         "except Exception:  # noqa: BLE001 - a frozen",
         "except KeyError:  # noqa: BLE001 - a frozen",
         _BASICS,
     ),
-    _run("notes without a bound", "if len(self._notes) > _MOST_NOTES:", "if False:", _BASICS),
+    _run("nobody is told why it gave up", "        if why:\n", "        if False:\n", _MESSAGES),
+    _run("notes without a bound", "if len(self._notes) > MOST_NOTES:", "if False:", _BASICS),
     _run(
         "no note of the final failure",
         "                if self._notes:\n                    self._noted",
@@ -141,8 +157,14 @@ MUTANTS = [
         "return error is not None",
         _COLOURS,
     ),
-    _run("a block's number stays", "        restore(attempt_variable, self._token)\n", "", _COLOURS),
-    _run("a block's number is not set", "attempt_variable.set(self.number)", "attempt_variable.set(1)", _COLOURS),
+    _run("a block's number stays", "        self._numbered.__exit__()\n", "", _COLOURS),
+    _run("a block's number is not set", "numbered(self.number)", "numbered(1)", _COLOURS),
+    _run(
+        "a strategy of somebody else is taken for a known one",
+        "    *(type(None), tenacity.stop_after_attempt,",
+        "    *(type(None), type(lambda: None), tenacity.stop_after_attempt,",
+        _FIT,
+    ),
     _run(
         "a block's result is not judged",
         "elif error is None and self._result is not None and",
@@ -160,6 +182,7 @@ MUTANTS = [
     _retry("pauses are not told to breakers", _PAUSED, _PAUSED.replace("metered(wait)", "pass"), _HINTS),
     _retry("a report is kept", "            run.report = ()  # it holds", "            pass  # it holds", _CYCLES),
     _retry("first attempts are not deposited", "            self._budget.deposit()\n", "            pass\n", _BASICS),
+    _retry("a retry_base is not shown the arguments", "not isinstance(self._on, retry_base) and", "", _FIT),
     _retry(
         "an inner retry takes the outer number",
         f"{_NESTED}return self._repeat(",

@@ -137,6 +137,13 @@ MUTANTS: list[Mutant] = [
         ("tests/test_testing.py::test_a_loop_in_which_nothing_can_happen_any_more_says_so",),
     ),
     Mutant(
+        "threads have to end within virtual time",
+        TESTING,
+        "await super().shutdown_default_executor()",
+        "await super().shutdown_default_executor(timeout)",
+        TOOLS,
+    ),
+    Mutant(
         "a run has real time behind its policies",
         TESTING,
         "    with use_clock(clock), asyncio.Runner",

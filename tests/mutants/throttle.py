@@ -11,6 +11,11 @@ def _throttle(name: str, old: str, new: str) -> Mutant:
     return Mutant(f"throttle: {name}", "resilience/throttle.py", old, new, _TESTS)
 
 
+def _bucket(name: str, old: str, new: str) -> Mutant:
+    tests = (*_TESTS, "tests/test_leaky_bucket.py")
+    return Mutant(f"throttle: {name}", "resilience/_leaky_bucket.py", old, new, tests)
+
+
 MUTANTS: list[Mutant] = [
     _throttle(
         "newcomers barge", "if limiter.has_capacity(cost) and not queue.waiting:", "if limiter.has_capacity(cost):"
@@ -27,7 +32,7 @@ MUTANTS: list[Mutant] = [
         "a hopeless wait is not foreseen", "if self._max_wait is not None and wait > self._max_wait:", "if False:"
     ),
     _throttle("a hopeless deadline is not foreseen", "elif left is not None and wait > left:", "elif False:"),
-    _throttle("the wait does not count those ahead", "limiter._level + queue.wanted + cost", "limiter._level + cost"),
+    _throttle("the wait does not count those ahead", "level(limiter) + queue.wanted + cost", "level(limiter) + cost"),
     _throttle(
         "the wait forgets the period", "missing * limiter.time_period / limiter.max_rate", "missing / limiter.max_rate"
     ),
@@ -57,18 +62,18 @@ MUTANTS: list[Mutant] = [
         "            if not scope.expired():\n                raise\n",
         "            pass\n",
     ),
-    _throttle("two open loops share one bucket", "            if owner is not loop:", "            if False:"),
+    _throttle(
+        "two open loops share one bucket", "            if owner(line.limiter) is not loop:", "            if False:"
+    ),
     _throttle(
         "a new loop takes over the old queue",
         "            line.queue = _Queue(loop)",
         "            line.queue.loop = loop",
     ),
-    _throttle(
-        "taking over warns",
-        '                warnings.simplefilter("ignore", RuntimeWarning)',
-        '                warnings.simplefilter("error", RuntimeWarning)',
-    ),
-    _throttle("a child stays in its parent's loop", "            del limiter._event_loop\n", "            pass\n"),
+    _bucket("taking over warns", 'warnings.simplefilter("ignore", Runtime', 'warnings.simplefilter("error", Runtime'),
+    _bucket("a child stays in its parent's loop", "        del limiter._event_loop\n", "        pass\n"),
+    _bucket("those who wait for an orphan stay", "    limiter._waiters.clear()\n", ""),
+    _bucket("an orphan keeps its timer", "    limiter._waker_handle = None\n", ""),
     _throttle(
         "a child waits behind its parent's calls", "        self.queue = _Queue(None)\n        # The", "        # The"
     ),

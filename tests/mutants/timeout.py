@@ -193,8 +193,22 @@ MUTANTS = [
     _worker(
         "a fork keeps the count", "        super().forked()\n        self.abandoned = 0", "        super().forked()"
     ),
-    _timeout("no bound on threads", "full = machine.abandoned >= self._max_abandoned", "full = False", _THREADS),
-    _timeout("one thread too many", "machine.abandoned >= self._max", "machine.abandoned > self._max", _THREADS),
+    _timeout(
+        "no bound on threads",
+        "if not machine.reserve(self._max_abandoned):",
+        "if machine.reserve(10**9) is None:",
+        _THREADS,
+    ),
+    _worker("one thread too many", "self.abandoned + self.attended >= most", "self.abandoned + self.attended > most"),
+    _worker("threads waited for do not count", "self.abandoned + self.attended >=", "self.abandoned >="),
+    _worker("threads left behind do not count", "self.abandoned + self.attended >=", "self.attended >="),
+    _worker("a thread that ended takes up room", "            self._tally.attended -= 1", "            pass"),
+    _worker("a caller of before a fork frees room", "if self._generation == self._tally.generation:", "if True:"),
+    _worker(
+        "a thread that did not start takes up room",
+        "                self._leave_locked()\n            raise",
+        "                pass\n            raise",
+    ),
     # Deadlines and shields.
     _deadline("what remains is negative", "else max(0.0, deadline.remaining())", "else deadline.remaining()"),
     _deadline("a shield holds nothing back", "        if self.shields:\n", "        if False:\n"),
