@@ -29,11 +29,14 @@ from resilience import (
     Event,
     KeyEvicted,
     KeysOverflowed,
+    LeaseLost,
     ProbeExpired,
     RateLimiter,
     Retry,
     RetryScheduled,
     RetryStopped,
+    StoreRecovered,
+    StoreUnavailable,
     bound,
     events,
     log_events,
@@ -93,8 +96,9 @@ def test_an_event_is_a_frozen_slotted_value_with_keyword_facts(kind: type[Event]
 def test_the_names_are_in_the_past_tense_and_public() -> None:
     import resilience
 
-    assert len(KINDS) == 14
-    assert all(kind.__name__.endswith(("ed", "out", "Out")) for kind in KINDS if kind is not Event)
+    assert len(KINDS) == 17
+    endings = ("ed", "out", "Out", "Lost", "Unavailable")
+    assert all(kind.__name__.endswith(endings) for kind in KINDS if kind is not Event)
     assert all(getattr(resilience, kind.__name__) is kind for kind in KINDS)
 
 
@@ -356,6 +360,9 @@ LEVELS = {
     CallTimedOut: ("warning", "call_timed_out"),
     KeysOverflowed: ("warning", "keys_overflowed"),
     KeyEvicted: ("debug", "key_evicted"),
+    StoreUnavailable: ("warning", "store_unavailable"),
+    StoreRecovered: ("info", "store_recovered"),
+    LeaseLost: ("warning", "lease_lost"),
     Event: ("debug", "event"),
 }
 

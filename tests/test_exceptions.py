@@ -23,6 +23,7 @@ from resilience.exceptions import (
     PoolExhaustedError,
     RateLimitExceededError,
     ResilienceError,
+    StoreUnavailableError,
 )
 from resilience.testing import ManualClock
 from tests.conftest import Colour
@@ -36,6 +37,7 @@ TREE: dict[type[Exception], tuple[type[Exception], ...]] = {
     PoolExhaustedError: (CallRejectedError,),
     DeadlineExceededError: (CallRejectedError, TimeoutError),
     CallTimeoutError: (ResilienceError, TimeoutError),
+    StoreUnavailableError: (ResilienceError,),
     PipelineWarning: (UserWarning,),
 }
 
@@ -58,6 +60,7 @@ def examples() -> list[Exception]:
         PoolExhaustedError("pool", None),
         DeadlineExceededError("total", 4.0),
         CallTimeoutError("attempt", 2.5),
+        StoreUnavailableError("redis", 0.5),
         TeamError("red"),
     ]
 

@@ -40,6 +40,8 @@ class SharedCircuitMachine(RuleBasedStateMachine):
         threshold: int,
         longest: float,
     ) -> None:
+        if failure_rate is None and slow_after is None:  # it could never open
+            failure_threshold = failure_threshold or 2
         self.clock = ManualClock(1024.0)
         options: dict[str, Any] = {
             "window": TimeWindow(16.0, buckets=4),

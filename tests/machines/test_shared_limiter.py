@@ -44,8 +44,7 @@ class SharedLimiterMachine(RuleBasedStateMachine):
     @rule(key=KEYS, cost=COSTS, second=INSTANCE)
     def a_call_comes(self, key: Any, cost: float, second: bool) -> None:
         results = [
-            self.outcome(limiter.with_(cost=cost) if cost else limiter.with_(cost=lambda key: 0.0), key)
-            for limiter in (self.local, self.shared[second])
+            self.outcome(limiter.with_(cost=lambda key: cost), key) for limiter in (self.local, self.shared[second])
         ]
         assert results[0] == results[1]
 
