@@ -36,7 +36,10 @@ class Blocks:
 
     def size(self, capacity: float) -> float:
         """The tokens in a block; 0 if none are taken ahead."""
-        tokens = math.floor(capacity * self._store.local_share)
+        share = self._store.local_share
+        if not share:
+            return 0.0
+        tokens = math.floor(capacity * share)
         return float(tokens) if tokens >= 2 else 0.0
 
     def take(self, key: Hashable, cost: float) -> bool | None:

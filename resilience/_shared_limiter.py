@@ -20,7 +20,6 @@ from ._ledger import Reply
 from ._limits import Algorithm, All, Gcra
 from ._local_tokens import Blocks, FromBlock
 from ._machine import FAILURE, Verdict
-from ._policy import Policy
 from ._wait import Wait
 from .clock import Clock
 from .events import CallQueued
@@ -107,8 +106,9 @@ class SharedLimit:
         self._name = name
         self._machine = machine
         self._blocks = Blocks(store, machine, clock)
+        self._last: tuple[Any, Any, Any] = (None, None, None)  # algorithm, what it was made for, and the operation
 
-    def admit(self, policy: Policy, key: Hashable, cost: float, max_wait: float, rate: Any, pays_later: bool) -> Any:
+    def admit(self, policy: Any, key: Hashable, cost: float, max_wait: float, rate: Any, pays_later: bool) -> Any:
         """A permit, or a Wait; raises a rejection."""
         algorithm = self._algorithm(rate)
         ahead = 0.0 if pays_later else self._held(algorithm)
@@ -122,7 +122,7 @@ class SharedLimit:
 
     def _from_block(
         self,
-        policy: Policy,
+        policy: Any,
         key: Hashable,
         cost: float,
         max_wait: float,
@@ -140,7 +140,7 @@ class SharedLimit:
 
     def _ask(
         self,
-        policy: Policy,
+        policy: Any,
         key: Hashable,
         cost: float,
         max_wait: float,
@@ -169,7 +169,7 @@ class SharedLimit:
         def failed() -> Any:
             match self.store.on_error:
                 case "local":
-                    return policy._admit_locally(key, cost)  # type: ignore[attr-defined]
+                    return policy._admit_locally(key, cost)
                 case "open":
                     return _EXEMPT
                 case _:
@@ -246,6 +246,10 @@ class SharedLimit:
     def _take(
         self, key: Hashable, cost: float, max_wait: float, left: float | None, algorithm: Algorithm, *, take: bool
     ) -> Operation:
+        known = (key, cost, max_wait, left, take)
+        last, what_for, last_operation = self._last
+        if last is algorithm and what_for == known:  # mostly so where there is one key
+            return last_operation  # type: ignore[no-any-return]
         limits, held = _limits(algorithm), self._held(algorithm)
         rules = [
             part
@@ -257,7 +261,9 @@ class SharedLimit:
             )
         ]
         patience = min(max_wait, FOREVER), FOREVER if left is None else left
-        return self._operation("take", key, float(take), cost, *patience, *rules)
+        operation = self._operation("take", key, float(take), cost, *patience, *rules)
+        self._last = (algorithm, known, operation)
+        return operation
 
     def _held(self, algorithm: Algorithm) -> float:
         """The tokens of the burst that may be in blocks and are no longer in the store."""

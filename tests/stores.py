@@ -41,14 +41,15 @@ class RemoteStore(Store):
     """A MemoryStore at a distance of `delay` seconds there and back; `trouble` is raised in place of answers."""
 
     def __init__(self, clock: Clock, *, delay: float = 0.01, memory: MemoryStore | None = None, **options: Any) -> None:
-        super().__init__(clock=clock, **{"name": "remote", **options})
+        options.setdefault("name", "remote")
+        super().__init__(clock=clock, **options)
         self.memory = MemoryStore(clock=clock) if memory is None else memory
         self.delay = delay
         self.trouble: BaseException | None = None
         self.refusals: list[Any] = []  # in place of single replies
         self.batches: list[list[Operation]] = []
         self.waiting = Waiting(self)
-        self.thread = self.waiting  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
+        self.thread: Any = self.waiting
 
     def _execute(self, operations: list[Operation]) -> list[Any]:
         self.clock.sleep(self.delay / 2)

@@ -14,7 +14,7 @@ import pytest
 import redis
 import redis.asyncio
 from resilience_redis import RedisStore
-from resilience_redis._connections import ThreadLines, packed, understood
+from resilience_redis._connections import ThreadLines, key_of, packed, understood
 
 from resilience import (
     Bulkhead,
@@ -200,8 +200,8 @@ def test_hostile_keys_neither_collide_nor_inject_and_all_keys_expire(
     client.close()
 
 
-def test_every_operation_of_a_policy_works_on_one_key(make: Callable[..., RedisStore]) -> None:
-    assert make(prefix="p").key_of(take("s-a")) == b"p:{limiter:x:s-a}"
+def test_every_operation_of_a_policy_works_on_one_key() -> None:
+    assert key_of("p", take("s-a")) == b"p:{limiter:x:s-a}"
 
 
 def test_clients_of_both_colours_are_taken_with_their_settings(
@@ -322,9 +322,11 @@ def test_what_is_no_answer_is_an_error(reply: Any) -> None:
 
 
 def test_a_command_is_packed_with_the_length_of_every_word() -> None:
-    command = packed(Operation("budget", "exchange", "x", "k", (1.5, "é")), b"key", digest=True)
+    command = packed("p", Operation("budget", "exchange", "x", "k", (1.5, "é")))
     assert command.startswith(b"*8\r\n$7\r\nEVALSHA\r\n$40\r\n")
-    assert command.endswith(b"$1\r\n1\r\n$3\r\nkey\r\n$2\r\n-1\r\n$8\r\nexchange\r\n$3\r\n1.5\r\n$2\r\n\xc3\xa9\r\n")
+    assert command.endswith(
+        b"$1\r\n1\r\n$14\r\np:{budget:x:k}\r\n$2\r\n-1\r\n$8\r\nexchange\r\n$3\r\n1.5\r\n$2\r\n\xc3\xa9\r\n"
+    )
 
 
 # -- trouble -----------------------------------------------------------------------------------------------------------
@@ -480,7 +482,7 @@ def test_a_wrong_type_under_our_key_is_trouble(
     colour: Colour, make: Callable[..., RedisStore], redis_for_answers: Any
 ) -> None:
     store, admin = make(), redis_for_answers.client()
-    admin.lpush(store.key_of(take()), "not ours")
+    admin.lpush(key_of(store._prefix, take()), "not ours")
     with pytest.raises(StoreUnavailableError):
         colour.ask(store, take())
     admin.close()

@@ -350,7 +350,8 @@ def test_a_lease_that_was_not_renewed_is_lost_and_said_so(clock: ManualClock) ->
         store.waiting.go()
     assert [(type(event), event.policy) for event in events] == [(LeaseLost, "x")]
     store.waiting.go()
-    assert store.memory.ask(slow._shared.question("new"))[0] == 1.0  # type: ignore[union-attr]
+    assert slow._shared is not None
+    assert store.memory.ask(slow._shared.question("new"))[0] == 1.0
 
 
 def test_a_slot_is_given_back_once(clock: ManualClock, store: Any) -> None:
@@ -573,7 +574,10 @@ def test_a_budget_whose_report_was_lost_tells_again_later(clock: ManualClock) ->
     clock.advance(1.0)
     budget.deposit()
     told(store)
-    assert store.memory.ask(budget._shared.operation())[:2] == (1.0, 0.0)  # type: ignore[union-attr,arg-type]
+    assert budget._shared is not None
+    question = budget._shared.operation()
+    assert question is not None
+    assert store.memory.ask(question)[:2] == (1.0, 0.0)
 
 
 # -- tokens taken ahead ------------------------------------------------------------------------------------------------
@@ -641,7 +645,9 @@ def test_without_a_block_to_be_had_calls_ask_one_by_one(colour: Colour) -> None:
 
 def test_blocks_of_many_keys_are_bounded(clock: ManualClock) -> None:
     store = RemoteStore(clock, delay=0.0, local_share=0.1)
-    blocks = RateLimiter(20, 1.0, name="x", store=store)._shared._blocks  # type: ignore[union-attr]
+    shared = RateLimiter(20, 1.0, name="x", store=store)._shared
+    assert shared is not None
+    blocks = shared._blocks
     for number in range(10_000):
         blocks.put(number, 1.0, 2000.0)
     blocks.put("one", 1.0, 2000.0)

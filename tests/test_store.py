@@ -183,8 +183,9 @@ def test_in_the_child_of_a_fork_the_calls_of_the_parent_hold_nothing(clock: Manu
     limiter.admit()
     permit = bulkhead.admit()
     store._table.forked()
-    for policy in (bulkhead._shared, breaker._machine, budget._account):
-        policy.forked()  # type: ignore[union-attr]
+    machines: list[Any] = [bulkhead._shared, breaker._machine, budget._account]
+    for machine in machines:
+        machine.forked()
     bulkhead.settle(permit)  # changes nothing
     assert bulkhead.admit().fence > permit.fence
     assert breaker.admit() is not None

@@ -12,7 +12,9 @@ import importlib
 import threading
 from collections import deque
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
+from urllib.parse import quote
 
 from resilience._courier import Operation
 from resilience.clock import Clock
@@ -31,14 +33,28 @@ _OVERRULED = (
 )  # fmt: skip
 
 
-def packed(operation: Operation, key: bytes, digest: bool) -> bytes:
+def packed(prefix: str, operation: Operation, *, digest: bool = True) -> bytes:
     """One EVALSHA, or EVAL with the whole script, as the protocol wants it."""
-    head, script = (
-        (b"EVALSHA", DIGESTS[operation.machine].encode()) if digest else (b"EVAL", SCRIPTS[operation.machine])
-    )
+    # What a limiter asks for one key is the same each time; what others ask is not.
+    return (_packed_before if operation.machine == "limiter" else _packed)(prefix, operation, digest)
+
+
+def key_of(prefix: str, operation: Operation) -> bytes:
+    """The key on which an operation works; its braces keep what belongs together in one slot of a cluster."""
+    name = quote(operation.name, safe="", errors="surrogatepass")
+    return f"{prefix}:{{{operation.machine}:{name}:{operation.key}}}".encode()
+
+
+def _packed(prefix: str, operation: Operation, digest: bool) -> bytes:
+    machine = operation.machine
+    head, script = (b"EVALSHA", DIGESTS[machine].encode()) if digest else (b"EVAL", SCRIPTS[machine])
     arguments = [argument if isinstance(argument, str) else repr(argument) for argument in operation.arguments]
-    words = (head, script, b"1", key, b"-1", operation.verb.encode(), *(word.encode() for word in arguments))
+    key, verb = key_of(prefix, operation), operation.verb.encode()
+    words = (head, script, b"1", key, b"-1", verb, *(word.encode() for word in arguments))
     return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
+
+
+_packed_before = lru_cache(4096)(_packed)
 
 
 def understood(reply: Any) -> tuple[float, ...]:

@@ -6,10 +6,8 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any
-from urllib.parse import quote
 
 import redis
-import redis.asyncio
 
 from resilience import Store
 from resilience._courier import Operation
@@ -80,46 +78,24 @@ class RedisStore(Store):
             await lines.close()
         self.close()
 
-    def key_of(self, operation: Operation) -> bytes:
-        """The key on which an operation works; its braces keep what belongs together in one slot of a cluster."""
-        name = quote(operation.name, safe="", errors="surrogatepass")
-        return f"{self._prefix}:{{{operation.machine}:{name}:{operation.key}}}".encode()
-
     def _execute(self, operations: list[Operation]) -> list[Any]:
-        keys = [self.key_of(operation) for operation in operations]
-        replies = self._threads.exchange(_commands(operations, keys, digest=True))
-        unknown = self._unknown(replies)
+        replies = self._threads.exchange([packed(self._prefix, operation) for operation in operations])
+        unknown = _unknown(replies)
         if unknown:  # the server was restarted, or its scripts were flushed
-            again = _commands(
-                [operations[place] for place in unknown], [keys[place] for place in unknown], digest=False
-            )
+            again = [packed(self._prefix, operations[place], digest=False) for place in unknown]
             for place, reply in zip(unknown, self._threads.exchange(again), strict=True):
                 replies[place] = reply
-        return self._understood(replies)
+        return _understood(replies)
 
     async def _aexecute(self, operations: list[Operation]) -> list[Any]:
         lines = self._lines_of(asyncio.get_running_loop())
-        keys = [self.key_of(operation) for operation in operations]
-        replies = await lines.exchange(_commands(operations, keys, digest=True))
-        unknown = self._unknown(replies)
+        replies = await lines.exchange([packed(self._prefix, operation) for operation in operations])
+        unknown = _unknown(replies)
         if unknown:
-            again = _commands(
-                [operations[place] for place in unknown], [keys[place] for place in unknown], digest=False
-            )
+            again = [packed(self._prefix, operations[place], digest=False) for place in unknown]
             for place, reply in zip(unknown, await lines.exchange(again), strict=True):
                 replies[place] = reply
-        return self._understood(replies)
-
-    def _unknown(self, replies: Sequence[Any]) -> list[int]:
-        """The places of those that the server has no script for."""
-        return [
-            place
-            for place, reply in enumerate(replies)
-            if isinstance(reply, Exception) and ("NOSCRIPT" in str(reply) or type(reply).__name__ == "NoScriptError")
-        ]
-
-    def _understood(self, replies: list[Any]) -> list[Any]:
-        return [reply if isinstance(reply, Exception) else understood(reply) for reply in replies]
+        return _understood(replies)
 
     def _lines_of(self, loop: asyncio.AbstractEventLoop) -> LoopLines:
         lines = self._loops.get(id(loop))
@@ -136,5 +112,14 @@ class RedisStore(Store):
         self._threads.forked()
 
 
-def _commands(operations: list[Operation], keys: list[bytes], *, digest: bool) -> list[bytes]:
-    return [packed(operation, key, digest) for operation, key in zip(operations, keys, strict=True)]
+def _unknown(replies: Sequence[Any]) -> list[int]:
+    """The places of those that the server has no script for."""
+    return [
+        place
+        for place, reply in enumerate(replies)
+        if isinstance(reply, Exception) and (type(reply).__name__ == "NoScriptError" or "NOSCRIPT" in str(reply))
+    ]
+
+
+def _understood(replies: list[Any]) -> list[Any]:
+    return [reply if isinstance(reply, Exception) else understood(reply) for reply in replies]

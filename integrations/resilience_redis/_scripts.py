@@ -27,6 +27,29 @@ local function milliseconds(seconds) return string.format('%.0f', math.min(math.
 
 # The value is the arrival times in a string. It lives as long as it differs from a fresh one.
 _LIMITER = """
+if verb == 'take' and #ARGV == 9 then -- one limit, which most have: the same as below, spelled out
+  local cost, interval, tolerance, allowance = number(4), number(7), number(8), number(9)
+  local before = math.max(tonumber(redis.call('GET', key) or now) or now, now)
+  local tat, start, after = before, now, before + cost * interval
+  if after - now > allowance then start = math.max(start, after - tolerance) end
+  local wait, admitted = start - now, 0
+  if wait <= number(5) and wait <= number(6) then
+    admitted = 1
+    if ARGV[3] == '1.0' then
+      tat = math.max(before, start) + cost * interval
+      if tat > now then
+        redis.call('SET', key, string.format('%.17g', tat), 'PX', milliseconds(tat - now))
+      else
+        redis.call('DEL', key)
+      end
+    end
+  end
+  local room, one = math.max(0, (allowance - (tat - now)) / interval), tat + interval
+  local next_one = one - now > allowance and math.max(0, one - tolerance - now) or 0
+  return string.format('%d %.17g %.17g %.17g %.17g %.17g %.17g',
+    admitted, wait, room, next_one, tat - now, tat, before)
+end
+
 local tats = {}
 for tat in string.gmatch(redis.call('GET', key) or '', '%S+') do tats[#tats + 1] = tonumber(tat) end
 if #tats > 0 and math.max(unpack(tats)) <= now then tats = {} end
