@@ -29,6 +29,7 @@ from resilience import (
     Timeout,
 )
 from resilience._shared_bulkhead import Lease
+from resilience._wait import Wait
 from resilience.testing import ManualClock, recorded_events, run
 from tests.conftest import Colour
 from tests.stores import RemoteStore
@@ -239,6 +240,19 @@ def test_waiters_get_in_one_after_the_other(clock: ManualClock, store: Any) -> N
     assert clock.now() == pytest.approx(1004.0, abs=0.5)
 
 
+def test_a_newcomer_does_not_overtake_who_waits(clock: ManualClock) -> None:
+    bulkhead = Bulkhead(1, name="x", store=MemoryStore(clock=clock), max_queue=2)
+
+    async def main() -> None:
+        async with bulkhead.guard():
+            waits = asyncio.create_task(bulkhead.guard().__aenter__())
+            await clock.asleep(0.1)
+        assert type(bulkhead.admit()) is Wait
+        assert (await waits).permit is not None
+
+    run(main(), clock)
+
+
 def test_the_queue_is_bounded_and_its_waits_too(colour: Colour, store: Any) -> None:
     holder, bulkhead = Bulkhead(1, name="x", store=store), Bulkhead(1, name="x", store=store, max_queue=1, max_wait=3.0)
     guard = holder.guard()
@@ -361,6 +375,8 @@ def test_a_slot_is_given_back_once(clock: ManualClock, store: Any) -> None:
         lease = guard.permit
     bulkhead.settle(lease)
     bulkhead.settle(Lease(None, 0))
+    if isinstance(store, RemoteStore):
+        assert len(store.waiting.reports) == 1
     told(store)
     with bulkhead._machine.lock:
         bulkhead.settle(lease)
@@ -477,6 +493,17 @@ def test_what_is_done_by_hand_holds_for_all_and_outlives_trouble(colour: Colour)
     assert [call() for call in calls] == [1, 1]
 
 
+def test_older_news_do_not_undo_what_was_done_by_hand(clock: ManualClock) -> None:
+    store = RemoteStore(clock)
+    breaker = breakers(store)[0]
+    machine: Any = breaker._machine
+    breaker.isolate()
+    machine.hear((0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0))
+    assert breaker.state is State.ISOLATED
+    store.waiting.go()
+    assert breaker.state is State.ISOLATED
+
+
 def test_without_the_store_own_evidence_decides(colour: Colour) -> None:
     store = RemoteStore(colour.clock, delay=2.0**-10)
     pair = breakers(store)
@@ -571,7 +598,7 @@ def test_a_budget_whose_report_was_lost_tells_again_later(clock: ManualClock) ->
     budget.deposit()
     told(store)
     store.trouble = None
-    clock.advance(1.0)
+    clock.advance(0.2)
     budget.deposit()
     told(store)
     assert budget._shared is not None

@@ -102,7 +102,7 @@ def test_keys_that_differ_stay_apart_and_equal_ones_are_one() -> None:
     keys: list[Any] = [
         "a", b"a", "a b", "a{b}", "{a}", "a\nb", "", b"", "1", 1, 1.5, -1, None, "none", "n-1", ("a", "b"), ("ab",),
         ("a", ("b",)), ("a,b",), (), "é", "e\u0301", "\ud800", "%", "%25", 10**400, math.inf, uuid.UUID(int=1), "*",
-        "a:b", "x" * 10_000, "x" * 10_001, b"x" * 10_000, ("s-a",), ("1", 1),
+        "a:b", "x" * 10_000, "x" * 10_001, b"x" * 10_000, ("s-a",), ("1", 1), ("as-b",),
     ]  # fmt: skip
     texts = [key_text(key) for key in keys]
     assert len(set(texts)) == len(keys)
@@ -150,6 +150,20 @@ def test_a_full_memory_store_is_trouble_and_recovers(clock: ManualClock) -> None
         assert fn("e") == "e"
     assert [type(event) for event in events] == [StoreUnavailable, StoreRecovered]
     assert isinstance(events[0].error, MemoryError)
+
+
+def test_a_full_memory_store_is_looked_through_once_a_second(clock: ManualClock) -> None:
+    store = MemoryStore(max_keys=1, clock=clock)
+    brief = (1.0, 1.0, 0.0, 1e300, 0.1, 1.0, 1.0)
+    for key, step in (("a", 0.0), ("b", 0.0), ("b", 0.9)):
+        clock.advance(step)
+        if key == "a":
+            store.ask(Operation("limiter", "take", "x", key, brief))
+        else:
+            with pytest.raises(StoreUnavailableError):
+                store.ask(Operation("limiter", "take", "x", key, brief))
+    clock.advance(0.1)
+    assert store.ask(Operation("limiter", "take", "x", "b", brief))[0] == 1.0
 
 
 def test_a_report_that_a_full_memory_store_cannot_take_is_lost(clock: ManualClock) -> None:
@@ -331,6 +345,20 @@ def test_a_crowd_is_served_by_a_few_batches_at_a_time_and_none_of_it_waits_too_l
     assert outcomes.count("answered") >= 4
     assert "too late" in outcomes
     assert [len(batch) for batch in store.batches[:4]] == [1, 1, 1, 1]
+
+
+def test_who_found_all_batches_under_way_travels_with_the_next(clock: ManualClock) -> None:
+    store = RemoteStore(clock, delay=0.04, store_timeout=1.0)
+
+    async def late(turns: int) -> None:
+        await clock.asleep(turns / 1000)
+        await store.aask(COUNT)
+
+    async def main() -> None:
+        await asyncio.gather(*(late(turns) for turns in range(10)))
+
+    run(main(), clock)
+    assert [len(batch) for batch in store.batches] == [1, 1, 1, 1, 6]
 
 
 def test_cancelling_a_caller_takes_nothing_from_the_others_and_what_it_was_granted_goes_back(

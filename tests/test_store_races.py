@@ -88,7 +88,7 @@ def test_at_the_end_of_a_loop_questions_end_and_reports_go_to_the_thread_if_it_h
         store.waiting.room = room
 
         async def main(store: RemoteStore = store, note: Note = note) -> None:
-            asyncio.get_running_loop().create_task(store.aask(COUNT))
+            asking.append(asyncio.create_task(store.aask(COUNT)))
             await asyncio.sleep(0)
             store.tell(note)
             await asyncio.sleep(0)

@@ -10,6 +10,7 @@ POLICIES = ("tests/test_shared_policies.py",)
 SWEEP = ("tests/test_shared_hammer.py",)
 LIMITER = ("tests/machines/test_shared_limiter.py",)
 CIRCUIT = ("tests/machines/test_shared_circuit.py",)
+SCRIPTS = ("tests/machines/test_redis_scripts.py",)
 
 
 def mutant(name: str, file: str, old: str, new: str, tests: tuple[str, ...]) -> Mutant:
@@ -26,21 +27,21 @@ MUTANTS = [
     mutant("a charge is free", "_ledger", "self.tats = [max(tat, now) + cost * interval for tat, interval", "self.tats = [max(tat, now) for tat, interval", POLICIES),
     mutant("one slot too many", "_ledger", "len(self.leases) < capacity", "len(self.leases) <= capacity", POLICIES),
     mutant("fencing numbers repeat", "_ledger", "max(self.fence + 1.0,", "max(self.fence,", POLICIES),
-    mutant("a lease does not expire", "_ledger", "if until <= now", "if until < -now", POLICIES),
+    mutant("a lease does not expire", "_ledger", "if until <= now", "if until < -now", SCRIPTS),
     mutant("a lost lease is renewed", "_ledger", "            if has_one:\n", "            if True:\n", POLICIES),
-    mutant("a budget forgets nothing", "_ledger", "number <= index - BUCKETS", "number <= index - 9 * BUCKETS", POLICIES),
+    mutant("a budget forgets nothing", "_ledger", "number <= index - BUCKETS", "number <= index - 9 * BUCKETS", SCRIPTS),
     # the circuit in the store
-    mutant("an old round counts", "_ledger_circuit", "and round_ == self._round and", "and", CIRCUIT),
-    mutant("a streak goes on after a success", "_ledger_circuit", "trailing if successes else", "self._streak + failures if successes else", CIRCUIT),
-    mutant("one probe too many", "_ledger_circuit", "len(self._leases) < places", "len(self._leases) <= places", CIRCUIT),
-    mutant("a probe before its time", "_ledger_circuit", "self._state == OPEN and now >= self._until", "self._state == OPEN", CIRCUIT),
-    mutant("a lease of a probe never expires", "_ledger_circuit", "            if now < expiry:", "            if True:", CIRCUIT),
-    mutant("an expired probe is no failure", "_ledger_circuit", "            self._probe_failed(expiry, 0.0, jitter)", "            pass", CIRCUIT),
-    mutant("the pause does not grow", "_ledger_circuit", "2.0 ** min(self._reopened, 1000.0)", "1.0", CIRCUIT),
-    mutant("what the failure asks for is ignored", "_ledger_circuit", "pause = max(pause, min(retry_after, longest))", "pass", CIRCUIT),
-    mutant("leases survive a change of state", "_ledger_circuit", "        self._leases.clear()\n        self._good", "        self._good", CIRCUIT),
-    mutant("evidence survives a change of state", "_ledger_circuit", "            self._buckets.clear()", "            pass", CIRCUIT),
-    mutant("buckets never leave the window", "_ledger_circuit", "            del self._buckets[index]", "            pass", CIRCUIT),
+    mutant("an old round counts", "_ledger_circuit", "and round_ == self._round and", "and", SCRIPTS + CIRCUIT),
+    mutant("a streak goes on after a success", "_ledger_circuit", "trailing if successes else", "self._streak + failures if successes else", SCRIPTS + CIRCUIT),
+    mutant("one probe too many", "_ledger_circuit", "len(self._leases) < places", "len(self._leases) <= places", SCRIPTS + CIRCUIT),
+    mutant("a probe before its time", "_ledger_circuit", "self._state == OPEN and now >= self._until", "self._state == OPEN", SCRIPTS + CIRCUIT),
+    mutant("a lease of a probe never expires", "_ledger_circuit", "            if now < expiry:", "            if True:", SCRIPTS + CIRCUIT),
+    mutant("an expired probe is no failure", "_ledger_circuit", "            self._probe_failed(expiry, 0.0, jitter)", "            pass", SCRIPTS + CIRCUIT),
+    mutant("the pause does not grow", "_ledger_circuit", "2.0 ** min(self._reopened, 1000.0)", "1.0", SCRIPTS + CIRCUIT),
+    mutant("what the failure asks for is ignored", "_ledger_circuit", "pause = max(pause, min(retry_after, longest))", "pass", SCRIPTS),
+    mutant("leases survive a change of state", "_ledger_circuit", "        self._leases.clear()\n        self._good", "        self._good", SCRIPTS + CIRCUIT),
+    mutant("evidence survives a change of state", "_ledger_circuit", "            self._buckets.clear()", "            pass", SCRIPTS + CIRCUIT),
+    mutant("buckets never leave the window", "_ledger_circuit", "            del self._buckets[index]", "            pass", SCRIPTS + CIRCUIT),
     # the courier
     mutant("what was granted to nobody is kept", "_courier", "        elif self.undo is not None:\n            self.undo(reply)", "", STORE),
     mutant("an answer in the turn of the cancellation is kept", "_courier", "                self.undo(future.result())", "                pass", RACES),
@@ -57,7 +58,6 @@ MUTANTS = [
     mutant("trouble is not counted", "store", "FAILURE if trouble else ABANDONED", "ABANDONED", STORE),
     mutant("an interruption is trouble", "store", "error, isinstance(error, Exception)) from error", "error, True) from error", STORE),
     mutant("a failed reply is no trouble", "store", "SUCCESS if trouble is None else FAILURE", "SUCCESS", STORE),
-    mutant("everybody waits for a store that fails", "store", "        if self.refuses:\n            raise", "        if False:\n            raise", POLICIES + STORE),
     mutant("trouble is told each time", "store", "if verdict is FAILURE and store._healthy:", "if verdict is FAILURE:", STORE),
     mutant("recovery is not told", "store", "                self._tell(store, StoreRecovered)", "                pass", STORE),
     mutant("no probe finds out", "store", "recovery_time=0.5", "recovery_time=5.0", STORE),
