@@ -15,7 +15,6 @@ from collections.abc import Awaitable, Callable
 from statistics import median
 from typing import Any
 
-import redis
 import redis.asyncio
 from limits import RateLimitItemPerSecond
 from limits.aio.storage import RedisStorage
@@ -95,7 +94,7 @@ async def asynchronous(server: RedisServer) -> dict[str, float]:
 
 def synchronous(server: RedisServer) -> dict[str, float]:
     """The time of a plain decision beside a bare EVALSHA."""
-    client = redis.Redis(port=server.port)
+    client = server.client()
     script: Any = client.script_load(SCRIPTS["limiter"].decode())
     with RedisStore(server.url, store_timeout=PATIENCE) as store:
         ours = RateLimiter(UNLIMITED, name="sync", store=store)(lambda: None)
@@ -138,7 +137,7 @@ async def working() -> None:
     await asyncio.sleep(0.001)
 
 
-def over_admission(server: RedisServer, seconds: float = 15.0, processes: int = 4) -> dict[str, float]:
+def over_admission(server: RedisServer, seconds: float = 30.0, processes: int = 4) -> dict[str, float]:
     """Calls beyond the limit that several processes together get through."""
     rate, burst = 200.0, 100.0
     context = multiprocessing.get_context("spawn")

@@ -28,6 +28,7 @@ from resilience import (
     State,
     Timeout,
 )
+from resilience._machine import FAILURE
 from resilience._shared_bulkhead import Lease
 from resilience._wait import Wait
 from resilience.testing import ManualClock, recorded_events, run
@@ -493,6 +494,16 @@ def test_what_is_done_by_hand_holds_for_all_and_outlives_trouble(colour: Colour)
     assert [call() for call in calls] == [1, 1]
 
 
+def test_a_call_admitted_before_another_instance_reset_the_circuit_counts_for_nothing(clock: ManualClock) -> None:
+    one, other = breakers(MemoryStore(clock=clock), failure_threshold=1)
+    permit = other.admit()
+    one.reset()
+    assert other.call(lambda: 1) == 1
+    other._record(permit, FAILURE, OSError(), None)
+    assert other.call(lambda: 1) == 1
+    assert other.state is State.CLOSED
+
+
 def test_older_news_do_not_undo_what_was_done_by_hand(clock: ManualClock) -> None:
     store = RemoteStore(clock)
     breaker = breakers(store)[0]
@@ -601,6 +612,7 @@ def test_a_budget_whose_report_was_lost_tells_again_later(clock: ManualClock) ->
     clock.advance(0.2)
     budget.deposit()
     told(store)
+    assert len(store.batches) == 2
     assert budget._shared is not None
     question = budget._shared.operation()
     assert question is not None

@@ -83,7 +83,7 @@ MUTANTS = [
     mutant("a lost lease is not told", "_shared_bulkhead", "                policy._tell(LeaseLost)", "                pass", POLICIES),
     mutant("a wait has no end", "_shared_bulkhead", "if rest is not None and rest <= 0.0:", "if False:", POLICIES),
     mutant("news of the same round are news", "_shared_circuit", "if shared is before and round_ == known:", "if False:", CIRCUIT + POLICIES),
-    mutant("permits of an old round count", "_shared_circuit", "if shared is before and round_ == known:", "if shared is before:", CIRCUIT),
+    mutant("permits of an old round count", "_shared_circuit", "if shared is before and round_ == known:", "if shared is before:", POLICIES),
     mutant("a command by hand is forgotten in trouble", "_shared_circuit", "        if self._command is not None:\n            return\n", "", POLICIES + CIRCUIT),
     mutant("advice is an order", "_shared_circuit", "if self.state is CLOSED and self._has_evidence_locked(now):", "if False:", POLICIES),
     mutant("a cancelled probe keeps its place", "_shared_circuit", "            if reply[0]:\n", "            if False:\n", POLICIES),
