@@ -28,12 +28,12 @@ class Emptied(deque[Any]):
 
 
 def test_connections_that_another_thread_took_are_no_longer_there() -> None:
-    lines = ThreadLines.__new__(ThreadLines)
+    lines: Any = ThreadLines.__new__(ThreadLines)
     lines._idle = Emptied()
     lines.close()
     lines._clock = ManualClock()
-    lines._connected = lambda end: "new"  # type: ignore[assignment,method-assign,return-value]
-    assert lines._taken(1.0) == "new"  # type: ignore[comparison-overlap]
+    lines._connected = lambda end: "new"
+    assert lines._taken(1.0) == "new"
 
 
 def test_what_another_thread_has_told_is_not_told_again(clock: ManualClock) -> None:
