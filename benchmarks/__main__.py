@@ -9,12 +9,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import failure, memory, rejection, report, stacks, success
+from . import asgi, failure, http, memory, rejection, report, stacks, success, transport
+from .http_storm import Aftermath
 from .measure import Effort, Measured, measure
 from .memory import Footprint
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-ROWS = (*success.ROWS, *stacks.ROWS, *rejection.ROWS, *failure.ROWS)
+ROWS = (*success.ROWS, *stacks.ROWS, *rejection.ROWS, *failure.ROWS, *transport.ROWS, *asgi.ROWS)
 FULL = Effort(passes=5, rounds=20, slice_seconds=0.002)
 QUICK = Effort(passes=1, rounds=5, slice_seconds=0.0005)
 WIDTH = 120
@@ -31,11 +32,15 @@ def main() -> None:
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     results = _measured(options.only.lower(), effort, console)
     footprints = _footprints(options.only.lower(), keys, console)
-    report.print_tables(results, footprints, console)
+    if results or footprints:
+        report.print_tables(results, footprints, console)
+    throughputs, storms = _http(options.only.lower(), http.QUICK if options.quick else http.FULL, console)
+    http.print_tables(throughputs, storms, console)
     # RESULTS.md is always one whole and careful run, never a patchwork.
     if not (options.quick or options.only or options.no_write):
         today = datetime.now(UTC).date()
-        RESULTS.write_text(report.markdown(results, footprints, effort, today), encoding="utf-8")
+        text = report.markdown(results, footprints, effort, today) + "\n" + http.markdown(throughputs, storms)
+        RESULTS.write_text(text, encoding="utf-8")
         console.print(f"wrote {RESULTS.name}")
 
 
@@ -57,6 +62,11 @@ def _footprints(only: str, keys: int, console: Console) -> list[Footprint]:
             status.update(f"{memory.GROUP}: {name}, {keys:,} keys")
             footprints.append(memory.footprint(name, keys))
         return footprints
+
+
+def _http(only: str, effort: http.Effort, console: Console) -> tuple[list[http.Throughput], list[Aftermath]]:
+    with console.status("") as status:
+        return http.measure(only, effort, status.update)
 
 
 if __name__ == "__main__":

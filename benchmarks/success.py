@@ -7,6 +7,7 @@ documentation shows them. Where a peer has a faster idiom as well, it is shown b
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
 from collections.abc import Callable
 from itertools import cycle
@@ -24,7 +25,7 @@ from limits.aio.strategies import FixedWindowRateLimiter as AsyncFixedWindowRate
 from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
 
-from resilience import Bulkhead, CircuitBreaker, RateLimiter, Retry, Timeout
+from resilience import Bulkhead, CircuitBreaker, Pool, RateLimiter, Retry, Timeout
 
 from .measure import BARE, OURS, Bar, Case, Colour, Row
 from .subjects import Function, nothing, nothing_for_key, wrapped
@@ -249,6 +250,54 @@ def timeout_crowd(_: Colour) -> list[Case]:
     ]
 
 
+def pool(colour: Colour) -> list[Case]:
+    return [
+        Case(BARE, nothing(colour)),
+        *(_async_loans() if colour == "async" else _loans()),
+    ]
+
+
+def _loans() -> list[Case]:
+    ours, injected, idle = Pool(object), Pool(object), queue.LifoQueue[object]()
+    first, second, third = nothing("sync"), nothing_for_key("sync"), nothing("sync")
+    idle.put(object())
+
+    def block() -> object:
+        with ours.acquire():
+            return first()
+
+    def get() -> object:
+        resource = idle.get()
+        try:
+            return third()
+        finally:
+            idle.put(resource)
+
+    return [Case(OURS, block), Case(f"{OURS}, inject", injected.inject(second)), Case("queue.LifoQueue", get)]
+
+
+def _async_loans() -> list[Case]:
+    async def create() -> object:
+        return object()
+
+    ours, injected, idle = Pool(create), Pool(create), asyncio.LifoQueue[object]()
+    first, second, third = nothing("async"), nothing_for_key("async"), nothing("async")
+    idle.put_nowait(object())
+
+    async def block() -> object:
+        async with ours.acquire():
+            return await first()
+
+    async def get() -> object:
+        resource = await idle.get()
+        try:
+            return await third()
+        finally:
+            idle.put_nowait(resource)
+
+    return [Case(OURS, block), Case(f"{OURS}, inject", injected.inject(second)), Case("asyncio.LifoQueue", get)]
+
+
 GROUP = "success path, one pattern"
 ROWS = (
     Row(GROUP, "one wrapper", wrapper, note="the floor: a decorator that only forwards its arguments"),
@@ -261,6 +310,7 @@ ROWS = (
         bulkhead,
         (Bar("nopanic", 0.6), Bar("asyncio.Semaphore", 1.0), Bar("threading.Semaphore", 1.0)),
     ),
+    Row(GROUP, "pool, one at a time", pool, note="the queues check, replace, limit and watch nothing"),
     Row(GROUP, "retry", retry, (Bar("nopanic", 0.5),)),
     Row(
         GROUP,

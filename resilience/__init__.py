@@ -5,11 +5,13 @@ from ._attempts import Attempt
 from ._buckets import Reservation
 from ._circuit import BreakerStatistics, Mode, State
 from ._layer import Layer
+from ._lease import Lease
 from ._limiter_questions import Quota
 from ._limits import Rate, SlidingWindow
 from ._machine import Verdict
 from ._memory_store import MemoryStore
 from ._policy import Guard, Policy
+from ._slot import PoolStatistics
 from ._window import CountWindow, TimeWindow
 from .budget import RetryBudget, RetryBudgetStatistics
 from .bulkhead import Bulkhead, BulkheadStatistics
@@ -43,6 +45,10 @@ from .events import (
     KeysOverflowed,
     LeaseLost,
     Listener,
+    PoolCreationFailed,
+    PoolResourceClosed,
+    PoolResourceCreated,
+    PoolResourceLeaked,
     ProbeExpired,
     RetryScheduled,
     RetryStopped,
@@ -59,6 +65,7 @@ from .exceptions import (
     CircuitOpenError,
     DeadlineExceededError,
     PipelineWarning,
+    PoolClosedError,
     PoolExhaustedError,
     RateLimitExceededError,
     ResilienceError,
@@ -66,6 +73,7 @@ from .exceptions import (
 )
 from .keyed import Keyed, KeyedStatistics
 from .pipeline import Pipeline, PipelineDescription
+from .pool import Pool
 from .rate_limiter import RateLimiter, RateLimiterStatistics
 from .retry import Retry, RetryStatistics, Strategy
 from .store import Store
@@ -104,6 +112,7 @@ __all__ = [
     "KeyedStatistics",
     "KeysOverflowed",
     "Layer",
+    "Lease",
     "LeaseLost",
     "Listener",
     "MemoryStore",
@@ -112,7 +121,14 @@ __all__ = [
     "PipelineDescription",
     "PipelineWarning",
     "Policy",
+    "Pool",
+    "PoolClosedError",
+    "PoolCreationFailed",
     "PoolExhaustedError",
+    "PoolResourceClosed",
+    "PoolResourceCreated",
+    "PoolResourceLeaked",
+    "PoolStatistics",
     "ProbeExpired",
     "Quota",
     "Rate",

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import re
-import secrets
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, MutableMapping
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar, Token, copy_context
@@ -76,9 +76,9 @@ class numbered:  # noqa: N801 - to be read as a verb: `with numbered(2):`
 def new_id() -> str:
     """A new id: a UUIDv7 as 32 lower-case hexadecimal digits."""
     milliseconds = clock.unix_milliseconds() & 0xFFFF_FFFF_FFFF
-    chance = secrets.randbits(74)
+    chance = int.from_bytes(os.urandom(10)) >> 6  # 74 bits
     value = milliseconds << 80 | 0x7 << 76 | (chance >> 62) << 64 | 0b10 << 62 | chance & 0x3FFF_FFFF_FFFF_FFFF
-    return f"{value:032x}"
+    return value.to_bytes(16).hex()
 
 
 def valid_id(candidate: object) -> bool:

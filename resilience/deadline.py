@@ -16,6 +16,8 @@ from contextvars import ContextVar
 from ._layer import restore
 from .clock import Clock
 
+_FOREVER = 1e12  # seconds, within the range in which the arithmetic of instants is exact
+
 
 class Deadline:
     """One instant on one clock, and the scope that enforces it, if any.
@@ -27,6 +29,7 @@ class Deadline:
     fired = False  # whether the timer has cancelled the task
     shields = 0  # how many shields of that task postpone the cancellation
     postponed = False
+    lifted = False  # whether it limits nothing any more, wherever a copy of its context has gone
 
     def __init__(
         self,
@@ -56,6 +59,15 @@ class Deadline:
             self.fired = True
             self.task.cancel()
 
+    def lift(self) -> None:
+        """Stop limiting anything, in every task and thread that the context was copied to; an outer deadline stays.
+
+        The owner takes its timer out of the slot beforehand.
+        """
+        outer = self.outer
+        self.lifted, self.task = True, None
+        self.when = outer.when if outer is not None and outer.clock is self.clock else _FOREVER
+
     def __repr__(self) -> str:
         return f"<Deadline of {self.policy or 'an unnamed Timeout'} in {self.remaining():.3f} s>"
 
@@ -71,6 +83,8 @@ def current() -> Deadline | None:
 def remaining() -> float | None:
     """Seconds until the current deadline (0.0 once it has passed), or None when there is none."""
     deadline = ambient.get()
+    while deadline is not None and deadline.lifted:
+        deadline = deadline.outer
     return None if deadline is None else max(0.0, deadline.remaining())
 
 

@@ -150,6 +150,39 @@ class LeaseLost(Event):
     """A slot of a shared bulkhead was not renewed in time and may be somebody else's, while its call goes on."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolResourceCreated(Event):
+    """A pool created a resource, which took `seconds`."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolCreationFailed(Event):
+    """A pool could not create a resource."""
+
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolResourceClosed(Event):
+    """A pool gave up a resource that was `age` seconds old, and has it closed; `reason` is a short word."""
+
+    reason: str
+    age: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolResourceLeaked(Event):
+    """A borrowed resource has not come back for `seconds`; None: its borrower dropped it, and that is all one knows.
+
+    `stack` is the borrower's, as text, if the pool watches for leaks (`leak_after`).
+    """
+
+    seconds: float | None
+    stack: str | None
+
+
 class Subscription:
     """A running subscription; `cancel()` ends it, and it works as a context manager."""
 
@@ -225,6 +258,8 @@ _LEVELS: dict[type[Event], str] = {
     StoreUnavailable: "warning",
     StoreRecovered: "info",
     LeaseLost: "warning",
+    PoolCreationFailed: "warning",
+    PoolResourceLeaked: "warning",
 }
 
 

@@ -8,6 +8,7 @@
     │   ├── BulkheadFullError
     │   ├── RateLimitExceededError   .limit .remaining .reset_after
     │   ├── PoolExhaustedError
+    │   ├── PoolClosedError
     │   └── DeadlineExceededError    also a TimeoutError: the remaining time could not fit the call at all
     ├── CallTimeoutError             also a TimeoutError: the call ran and was cut off
     └── StoreUnavailableError        a store did not answer; policies never let it out
@@ -124,6 +125,12 @@ class PoolExhaustedError(CallRejectedError):
     """No resource became free within `max_wait`, or too many callers wait already."""
 
     _reason = "the pool is exhausted"
+
+
+class PoolClosedError(CallRejectedError):
+    """The pool was closed and hands out nothing any more."""
+
+    _reason = "the pool is closed"
 
 
 class DeadlineExceededError(CallRejectedError, TimeoutError):

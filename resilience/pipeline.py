@@ -9,6 +9,7 @@
     RateLimiter       or Throttle
     Bulkhead
     Timeout           of the attempt: innermost, so that breaker and retry see it as an outcome
+    Pool              if any: gives the function what it works with
 
 Orders that cannot mean what was written warn with a `PipelineWarning` when the pipeline is made.
 """
@@ -30,6 +31,7 @@ from .bulkhead import Bulkhead
 from .circuit_breaker import CircuitBreaker
 from .correlation import correlated
 from .exceptions import PipelineWarning
+from .pool import Pool
 from .rate_limiter import RateLimiter
 from .retry import Retry
 from .throttle import Throttle
@@ -37,7 +39,7 @@ from .timeout import Timeout
 
 Unknown = Literal["unknown"]
 _UNKNOWN: Unknown = "unknown"
-_TRANSPARENT = (CircuitBreaker, RateLimiter, Throttle, Bulkhead, Timeout)  # they call the function at most once
+_TRANSPARENT = (CircuitBreaker, RateLimiter, Throttle, Bulkhead, Timeout, Pool)  # they call the function at most once
 _COMPUTED = 1_000  # attempts whose pauses are added up
 
 
@@ -189,6 +191,13 @@ def _odd_pair(outer: Layer, inner: Layer) -> list[tuple[str, str]]:
         return [
             ("bulkhead-outside-retry", "A Bulkhead outside Retry holds its slot during the backoff: put it inside.")
         ]
+    elif isinstance(outer, Pool) and isinstance(inner, Retry):
+        return [
+            (
+                "pool-outside-retry",
+                "A Pool outside Retry keeps its resource during the backoff, broken or not: put it inside.",
+            )
+        ]
     elif isinstance(outer, Retry) and isinstance(inner, Retry):
         return [
             ("nested-retry", f"Two Retry layers multiply: up to {outer.attempts * inner.attempts} attempts per call.")
@@ -239,7 +248,7 @@ def _duration(layers: tuple[Layer, ...]) -> float | Unknown | None:
             pauses = _longest_pauses(layer)
             if isinstance(worst, float):
                 worst = _UNKNOWN if pauses == _UNKNOWN else worst * layer.attempts + pauses
-        elif isinstance(layer, (Bulkhead, RateLimiter, Throttle)):
+        elif isinstance(layer, (Bulkhead, RateLimiter, Throttle, Pool)):
             wait = layer._longest_wait()
             if isinstance(worst, float):
                 worst = None if wait is None else worst + wait

@@ -7,13 +7,18 @@ import contextvars
 import functools
 import gc
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from resilience import Layer, events
 from resilience.testing import ManualClock, VirtualLoop, use_clock
+
+if TYPE_CHECKING:
+    import trustme
+
+    from .http_servers import Http, ScriptedServer
 
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 settings.load_profile("default")
@@ -123,6 +128,45 @@ def redis_server() -> Iterator[Any]:
         pytest.skip("redis-server is not installed, and fakeredis cannot be paused or killed")
     yield server
     server.close()
+
+
+@pytest.fixture(
+    params=[(library, colour) for library in ("httpx", "httpx2") for colour in ("sync", "async")], ids="-".join
+)
+def http(request: pytest.FixtureRequest) -> Iterator[Http]:
+    """Each client library, in each colour."""
+    from .http_servers import LIBRARIES, Http  # not for every test of a bulkhead
+
+    name, colour = request.param
+    http = Http(next(library for library in LIBRARIES if library.name == name), colour)
+    yield http
+    http.end()
+
+
+@pytest.fixture(scope="session")
+def uvicorn() -> Iterator[str]:
+    """The address of a real server."""
+    from .http_servers import uvicorn_server
+
+    with uvicorn_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    """Who signs the certificates of the tests."""
+    import trustme
+
+    return trustme.CA()
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedServer]:
+    """A server that counts its connections and answers with the path."""
+    from .http_servers import ScriptedServer, keep_alive
+
+    with ScriptedServer(keep_alive) as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)

@@ -80,7 +80,7 @@ def test_a_new_id_is_a_uuid_of_version_7_in_32_lower_case_digits(milliseconds: i
     """RFC 9562, section 5.7: 48 bits of milliseconds, the version, 12 bits, the variant, 62 bits."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clock, "unix_milliseconds", lambda: milliseconds)
-        patch.setattr("secrets.randbits", lambda bits: chance if bits == 74 else -1)
+        patch.setattr("os.urandom", lambda size: (chance << 6 | 0b101010).to_bytes(10) if size == 10 else b"")
         identity = new_id()
     assert re.fullmatch(r"[0-9a-f]{32}", identity)
     parsed = uuid.UUID(hex=identity)

@@ -11,7 +11,7 @@ import pytest
 
 from resilience import CallTimeoutError, CircuitBreaker, DeadlineExceededError, Retry, Timeout
 from resilience.correlation import carried
-from resilience.deadline import cancelled_by_deadline, current, remaining, shield
+from resilience.deadline import Deadline, ambient, cancelled_by_deadline, current, remaining, shield
 from resilience.testing import ManualClock, run
 from tests.conftest import Colour
 from tests.sweep import Ending, sweep
@@ -279,3 +279,52 @@ def test_no_time_left_at_all_is_a_rejection(colour: Colour) -> None:
     with pytest.raises(DeadlineExceededError) as caught, Timeout(1, name="outer").guard():
         colour.runner(colour.function(outer))()
     assert caught.value.policy == "inner"
+
+
+def test_a_lifted_deadline_limits_nothing_wherever_its_context_has_gone(clock: ManualClock) -> None:
+    deadline = Deadline(clock.now() + 5.0, clock, "request", 5.0)
+    token = ambient.set(deadline)
+    asking = carried(remaining)
+    assert asking() == 5.0
+    deadline.lift()
+    clock.advance(10.0)
+    assert remaining() is None
+    assert asking() is None
+    assert deadline.remaining() > 1e11
+    assert Timeout(2)(remaining)() == 2.0
+    ambient.reset(token)
+
+
+def test_lifting_a_deadline_leaves_the_one_around_it(clock: ManualClock) -> None:
+    outer = Deadline(clock.now() + 8.0, clock, "outer", 8.0)
+    foreign = Deadline(7.0, ManualClock(0.0), "on another clock", 7.0)
+    for around, left in ((outer, 8.0), (foreign, 7.0)):
+        inner = Deadline(clock.now() + 5.0, clock, "inner", 5.0, around)
+        token = ambient.set(inner)
+        assert remaining() == 5.0
+        inner.lift()
+        assert remaining() == left
+        assert Timeout(2)(remaining)() == 2.0
+        ambient.reset(token)
+    assert Deadline(0.0, clock, outer=outer).lifted is False
+
+
+def test_a_lifted_deadline_does_not_cancel_its_task(clock: ManualClock) -> None:
+    async def main() -> bool:
+        task = asyncio.current_task()
+        deadline = Deadline(clock.now() + 5.0, clock, "request", 5.0, None, task)
+        deadline.lift()
+        deadline.fire()
+        await asyncio.sleep(0)
+        return deadline.fired
+
+    assert run(main(), clock) is False
+
+
+def test_a_timeout_inside_of_a_lifted_deadline_is_bound_by_the_one_around_it(clock: ManualClock) -> None:
+    outer = Deadline(clock.now() + 3.0, clock, "outer", 3.0)
+    inner = Deadline(clock.now() + 1.0, clock, "inner", 1.0, outer)
+    inner.lift()
+    token = ambient.set(inner)
+    assert Timeout(60)(remaining)() == 3.0
+    ambient.reset(token)

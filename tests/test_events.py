@@ -30,6 +30,10 @@ from resilience import (
     KeyEvicted,
     KeysOverflowed,
     LeaseLost,
+    PoolCreationFailed,
+    PoolResourceClosed,
+    PoolResourceCreated,
+    PoolResourceLeaked,
     ProbeExpired,
     RateLimiter,
     Retry,
@@ -60,6 +64,8 @@ FACTS: dict[str, Any] = {
     "error": None,
     "timeout": 3.0,
     "max_keys": 7,
+    "age": 60.0,
+    "stack": "File ...",
 }
 
 
@@ -96,7 +102,7 @@ def test_an_event_is_a_frozen_slotted_value_with_keyword_facts(kind: type[Event]
 def test_the_names_are_in_the_past_tense_and_public() -> None:
     import resilience
 
-    assert len(KINDS) == 17
+    assert len(KINDS) == 21
     endings = ("ed", "out", "Out", "Lost", "Unavailable")
     assert all(kind.__name__.endswith(endings) for kind in KINDS if kind is not Event)
     assert all(getattr(resilience, kind.__name__) is kind for kind in KINDS)
@@ -363,6 +369,10 @@ LEVELS = {
     StoreUnavailable: ("warning", "store_unavailable"),
     StoreRecovered: ("info", "store_recovered"),
     LeaseLost: ("warning", "lease_lost"),
+    PoolResourceCreated: ("debug", "pool_resource_created"),
+    PoolCreationFailed: ("warning", "pool_creation_failed"),
+    PoolResourceClosed: ("debug", "pool_resource_closed"),
+    PoolResourceLeaked: ("warning", "pool_resource_leaked"),
     Event: ("debug", "event"),
 }
 

@@ -20,6 +20,7 @@ from resilience import (
     Keyed,
     Layer,
     Pipeline,
+    Pool,
     RateLimiter,
     Retry,
     RetryBudget,
@@ -197,6 +198,86 @@ def test_resizing_all_the_time_loses_no_waiter() -> None:
     assert crowd.outcomes == ["done"] * CALLS
     assert gauge.most <= 5
     assert bulkhead.statistics().in_use == bulkhead.statistics().waiting == 0
+
+
+class Connection:
+    """Something to lend that notices when two have it at once, or one that was closed."""
+
+    def __init__(self) -> None:
+        self.users = 0
+        self.closed = False
+
+    def __enter__(self) -> None:
+        self.users += 1
+        assert self.users == 1
+        assert not self.closed
+
+    def __exit__(self, *_: object) -> None:
+        assert self.users == 1
+        self.users -= 1
+
+    def close(self) -> None:
+        assert self.users == 0
+        self.closed = True
+
+
+def test_a_pool_lends_each_resource_to_one_at_a_time_in_all_threads_and_loops() -> None:
+    """One pool for all of them (L8); some blocks fail, some waiters are cancelled, some resources are broken."""
+    rng, gauge = random.Random(7), Gauge()
+    open_now = Gauge()
+
+    def connect() -> Connection:
+        if rng.random() < 0.1:
+            raise OSError
+        open_now.__enter__()
+        return Connection()
+
+    def close(connection: Connection) -> None:
+        connection.close()
+        open_now.__exit__()
+
+    def check(_: Connection) -> bool:
+        return rng.random() < 0.8
+
+    pool = Pool(connect, close=close, check=check, max_size=3, max_queue=1000, max_wait=None)
+
+    def plain() -> str:
+        try:
+            lease = pool.acquire()
+            with lease as connection, connection, gauge:
+                if rng.random() < 0.01:
+                    lease.discard()
+                if rng.random() < 0.05:
+                    raise OSError
+        except OSError:
+            return "failed"
+        return "done"
+
+    async def guarded() -> None:
+        async with pool.acquire() as connection:
+            with connection, gauge:
+                await asyncio.sleep(0)
+
+    async def coroutine() -> str:
+        task = asyncio.create_task(guarded())
+        if rng.random() < 0.3:
+            for _ in range(rng.randrange(4)):
+                await asyncio.sleep(0)
+            task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            assert isinstance(task.exception(), (OSError, type(None)))
+        return "done"
+
+    crowd = Crowd(plain, coroutine)
+    crowd.run()
+    assert len(crowd.outcomes) == CALLS
+    assert gauge.most <= 3
+    assert open_now.most <= 3, "never more than max_size, those being closed included"
+    assert pool.close(60.0) is True
+    statistics = pool.statistics()
+    assert (statistics.size, statistics.waiting, statistics.leaked, open_now.inside) == (0, 0, 0, 0)
+    assert statistics.created == statistics.closed == open_now.calls
 
 
 def test_all_layers_together_leak_nothing() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import tenacity
 
-from resilience import CallTimeoutError, Retry, Timeout
+from resilience import CallTimeoutError, Pool, Retry, Timeout
 from resilience.testing import ManualClock, VirtualLoop
 
 RETRY = Retry(OSError, wait=tenacity.wait_fixed(1))
@@ -28,6 +28,17 @@ def failing() -> Any:
 
 async def failing_later() -> None:
     await asyncio.sleep(0)
+    raise OSError
+
+
+async def working_later() -> None: ...
+
+
+def broken(resource: object) -> None:
+    raise OSError
+
+
+async def failing_with(resource: None) -> None:
     raise OSError
 
 
@@ -109,6 +120,8 @@ SYNC: dict[str, Callable[[], Any]] = {
     "generator": lambda: drain(RETRY),
     "timeout": Timeout(1)(failing),
     "timeout generator": lambda: drain(Timeout(1)),
+    "pool that cannot create": Pool(failing).inject(broken),
+    "pool": Pool(object).inject(broken),
     "worker": Timeout(60, abandon=True, clock=ManualClock(auto=False))(failing),
 }
 ASYNC: dict[str, Callable[[], Any]] = {
@@ -125,6 +138,9 @@ ASYNC: dict[str, Callable[[], Any]] = {
     "failure in time": Timeout(1)(failing_later),
     "guard": guard,
     "async generator": drain_later,
+    "pool that cannot create": lambda: Pool(failing_later).acquire().__aenter__(),
+    "pool that cannot create in a thread": lambda: Pool(failing, max_wait=None).acquire().__aenter__(),
+    "pool": Pool(working_later).inject(failing_with),
     "all": Timeout(9)(RETRY(Timeout(1)(failing_later))),
 }
 

@@ -19,9 +19,12 @@ from resilience import (
     Guard,
     Keyed,
     Layer,
+    Lease,
     Listener,
     Mode,
     Pipeline,
+    Pool,
+    PoolStatistics,
     RateLimiter,
     Retry,
     Strategy,
@@ -42,6 +45,22 @@ timeout = Timeout(5.0)
 throttle = Throttle(aiolimiter.AsyncLimiter(10))
 keyed = Keyed(lambda _: Bulkhead(1), key=lambda *_: "key")
 pipeline = Pipeline(correlated, timeout, retry, breaker, limiter, bulkhead)
+
+
+class Client:
+    def __init__(self) -> None:
+        self.open = True
+
+    def close(self) -> None:
+        self.open = False
+
+
+async def connect() -> Client:
+    return Client()
+
+
+clients = Pool(Client, close=Client.close)
+connections = Pool(connect, close=Client.close, check=lambda client: client.open)
 
 # -- decorators keep signatures ----------------------------------------------------------------------------------------
 
@@ -71,6 +90,16 @@ async def paced(x: int) -> bool:
     return bool(x)
 
 
+@clients.inject
+def fetched(client: Client, x: int, *, y: str = "y") -> float:
+    return float(f"{x}")
+
+
+@connections.inject
+async def afetched(client: Client, x: int) -> float:
+    return float(f"{x}")
+
+
 class Service:
     @limiter
     def fetch(self, x: int) -> str:
@@ -91,12 +120,22 @@ class Service:
         return cls()
 
 
+def with_client(client: Client, x: int) -> int:
+    return x
+
+
 def generic(item: list[int]) -> int:
     return item[0]
 
 
 assert_type(bulkhead(generic)([1]), int)
 assert_type(plain(1, y="z"), float)
+assert_type(clients, Pool[Client])
+assert_type(connections, Pool[Client])
+assert_type(clients.acquire(), Lease[Client])
+assert_type(fetched(1, y="z"), float)
+assert_type(clients(with_client)(1), int)
+assert_type(clients.call(with_client, 1), int)
 assert_type(plain(x=1), float)
 assert_type(generator(1), Iterator[str])
 assert_type(async_generator(1), AsyncIterator[str])
@@ -111,6 +150,10 @@ assert_type(Pipeline(bulkhead, timeout)(plain)(1), float)
 
 def mistakes() -> None:
     """Every line is an error to both type checkers; if it were not, the comment would be."""
+    fetched("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    fetched(Client(), 1)  # type: ignore[arg-type, call-arg]  # pyright: ignore[reportCallIssue]
+    clients.inject(generic)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Pool(Client, close=generic)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
     plain("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     plain(1, z=1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     Service().fetch("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -130,6 +173,11 @@ async def asynchronous() -> None:
     assert_type(await paced(1), bool)
     assert_type([item async for item in async_generator(1)], list[str])
     assert_type(await bulkhead.call(coroutine, 1), float)
+    assert_type(await afetched(1), float)
+    async with connections.acquire() as connection:
+        assert_type(connection, Client)
+    async with connections as pool:
+        assert_type(pool, Pool[Client])
     async with breaker.guard() as guard:
         assert_type(guard, Guard)
     async for attempt in retry:
@@ -145,6 +193,10 @@ def synchronous() -> None:
     with bulkhead.guard() as guard:
         assert_type(guard, Guard)
         assert_type(guard.fail(ValueError()), None)
+    with clients.acquire() as client:
+        assert_type(client, Client)
+    assert_type(clients.statistics(), PoolStatistics)
+    assert_type(clients.with_(max_wait=1), Pool[Client])
     assert_type(bulkhead.statistics(), BulkheadStatistics)
     assert_type(bulkhead.with_(max_wait=1), Bulkhead)
     assert_type(breaker.with_(name="other"), CircuitBreaker)

@@ -1,3 +1,30 @@
-"""Pure ASGI middleware: rejections as responses, deadlines, correlation ids."""
+"""Pure ASGI middleware for any framework: layers around requests, rejections as responses, deadlines, correlation."""
 
-__all__: list[str] = []
+from .correlation import CorrelationMiddleware
+from .deadlines import incoming_timeout
+from .dependency import dependency
+from .exchange import ResponseOutcome
+from .health import HealthEndpoints
+from .keys import client_address, header_key, path_key
+from .middleware import ResilienceMiddleware
+from .plan import Rule
+from .rendering import ProblemResponse, problem_handler, problem_json, problem_response
+from .shutdown import GracefulShutdown
+
+__all__ = [
+    "CorrelationMiddleware",
+    "GracefulShutdown",
+    "HealthEndpoints",
+    "ProblemResponse",
+    "ResilienceMiddleware",
+    "ResponseOutcome",
+    "Rule",
+    "client_address",
+    "dependency",
+    "header_key",
+    "incoming_timeout",
+    "path_key",
+    "problem_handler",
+    "problem_json",
+    "problem_response",
+]

@@ -5,4 +5,26 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("resilience_httpx needs httpx: pip install 'resilience-patterns[httpx]'") from error
 
-__all__: list[str] = []
+from ._errors import (
+    HTTPBulkheadFullError,
+    HTTPCallRejectedError,
+    HTTPCallTimeoutError,
+    HTTPCircuitOpenError,
+    HTTPDeadlineExceededError,
+    HTTPPoolExhaustedError,
+    HTTPRateLimitExceededError,
+)
+from ._pooled import PooledTransport
+from ._resilient import ResilientTransport
+
+__all__ = [
+    "HTTPBulkheadFullError",
+    "HTTPCallRejectedError",
+    "HTTPCallTimeoutError",
+    "HTTPCircuitOpenError",
+    "HTTPDeadlineExceededError",
+    "HTTPPoolExhaustedError",
+    "HTTPRateLimitExceededError",
+    "PooledTransport",
+    "ResilientTransport",
+]

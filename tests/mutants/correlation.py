@@ -15,9 +15,11 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "the time of an id overflows", CORRELATION, "unix_milliseconds() & 0xFFFF_FFFF_FFFF", "unix_milliseconds()", IDS
     ),
-    Mutant("an id has less chance in it", CORRELATION, "randbits(74)", "randbits(62)", IDS),
+    Mutant("an id has less chance in it", CORRELATION, "os.urandom(10)", "os.urandom(8)", IDS),
     Mutant("the high bits of chance are lost", CORRELATION, "(chance >> 62) << 64", "0 << 64", IDS),
-    Mutant("a new id is too short", CORRELATION, "{value:032x}", "{value:x}", IDS),
+    Mutant(
+        "a new id is too short", CORRELATION, "value.to_bytes(16).hex()", "value.to_bytes(16).hex().lstrip('0')", IDS
+    ),
     Mutant("an id of 129 characters is accepted", CORRELATION, "{1,128}", "{1,129}", IDS),
     Mutant("an id of 128 characters is refused", CORRELATION, "{1,128}", "{1,127}", IDS),
     Mutant("an empty id is accepted", CORRELATION, "{1,128}", "{0,128}", IDS),

@@ -231,4 +231,18 @@ MUTANTS = [
         "        if deadline.fired:\n            return True",
         "        if deadline.fired:\n            return False",
     ),
+    _deadline("a lifted deadline still limits", "while deadline is not None and deadline.lifted:", "while False:"),
+    _deadline(
+        "lifting takes the outer deadline along",
+        "        deadline = deadline.outer\n    return None",
+        "        deadline = None\n    return None",
+    ),
+    _deadline("a lifted deadline still cancels", "self.lifted, self.task = True, None", "self.lifted = True"),
+    _deadline("a lifted deadline keeps its instant", "else _FOREVER", "else self.when"),
+    _deadline(
+        "a lifted deadline forgets the outer instant",
+        "outer.when if outer is not None and outer.clock is self.clock else _FOREVER",
+        "_FOREVER",
+    ),
+    _deadline("instants of two clocks are mixed", " and outer.clock is self.clock", ""),
 ]

@@ -1,0 +1,120 @@
+"""Any layer around a web application, as ASGI middleware for any framework.
+
+::
+
+    app.add_middleware(
+        ResilienceMiddleware,
+        layers=[CircuitBreaker("app"), RateLimiter(100, 60.0, key=client_address()), Bulkhead(200, max_queue=100)],
+        timeout=10.0,
+    )
+
+A layer's key, cost and the like are called with the ASGI scope. The guarded call begins with the request and ends when
+the last part of the response was sent; a status of 500 and above is a failure. Rejections and timeouts, of these layers
+or of decorated functions anywhere inside, become responses (see `rendering`).
+
+Put it inside the framework's error layer, where `add_middleware` puts it, and `CorrelationMiddleware` around the
+finished application.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from resilience import Clock, Layer, RateLimiter, Timeout, _arguments
+from resilience._timers import grain_of
+
+from .exchange import Exchange
+from .paths import matcher
+from .plan import Plan, Rule, Seconds, policies
+from .protocol import ASGIApp, Receive, Scope, Send
+from .rendering import Render, problem_json
+
+
+class ResilienceMiddleware:
+    """Guard the requests to `app` by `layers`, outermost first.
+
+    `timeout` (seconds) ends when the response starts; `body_timeout` begins then, and aborts the connection. A client
+    that sends `X-Request-Timeout-Ms` or `grpc-timeout` can shorten the first. What is cut off counts as a failure of
+    what it waited for, so where strangers are the clients and circuit breakers are inside, say
+    `incoming_deadline=False`. Once a request has lasted `watch_after` seconds, it is cancelled when its client
+    disconnects; None lets it run to its end.
+
+    `exempt` paths pass untouched, and `rules` change the settings for some paths. `render(problem, scope)` makes the
+    body of a refusal. With `rate_limit_fields`, responses tell what is left of the limits.
+
+    `Retry` and `Timeout` among the layers are a TypeError, as is everything that cannot admit and settle.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        layers: Iterable[Layer] = (),
+        timeout: Seconds = None,
+        body_timeout: Seconds = None,
+        watch_after: Seconds = 1.0,
+        rules: Iterable[Rule] = (),
+        exempt: Iterable[str] = ("/healthz", "/readyz"),
+        incoming_deadline: bool = True,
+        rate_limit_fields: bool = False,
+        render: Render = problem_json,
+        name: str | None = "request",
+        clock: Clock | None = None,
+    ) -> None:
+        self.app = app
+        self._exempt = matcher("exempt", exempt)
+        common: dict[str, Any] = {
+            "app": app,
+            "timeout": Timeout(None, name=name, clock=clock),
+            "incoming_deadline": _flag("incoming_deadline", incoming_deadline),
+            "shows_quotas": _flag("rate_limit_fields", rate_limit_fields),
+            "render": _arguments.function("render", render) or problem_json,
+        }
+        own = policies("layers", layers)
+        settings = {
+            "timeout": _arguments.optional_seconds("timeout", timeout),
+            "body_timeout": _arguments.optional_seconds("body_timeout", body_timeout),
+            "watch_after": _arguments.optional_seconds("watch_after", watch_after, zero=True),
+        }
+        self._plan = _plan(common, own, settings)
+        self._rules: list[tuple[Rule, Plan]] = []
+        for rule in rules:
+            if not isinstance(rule, Rule):
+                raise TypeError(f"rules must hold Rule objects, not {_arguments.shown(rule)}")
+            self._rules.append((rule, _plan(common, own + rule.policies, settings | rule.settings)))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection. Only `http` and `websocket` are guarded."""
+        kind = scope["type"]
+        if kind not in ("http", "websocket") or self._exempt(scope["path"]):
+            await self.app(scope, receive, send)
+            return
+        plan = self._plan
+        for rule, other in self._rules:
+            if rule.covers(scope["path"], scope.get("method")):
+                plan = other
+                break
+        await Exchange(plan, scope, send).run(receive)
+
+    def __repr__(self) -> str:
+        return f"<ResilienceMiddleware: {', '.join(map(repr, self._plan.policies)) or 'no layers'}>"
+
+
+def _plan(common: dict[str, Any], own: tuple[Any, ...], settings: dict[str, float | None]) -> Plan:
+    return Plan(
+        policies=own,
+        seconds=settings["timeout"],
+        body_seconds=settings["body_timeout"],
+        watch_after=settings["watch_after"],
+        grain=grain_of(settings["timeout"] or 0.0),
+        watch_grain=grain_of(settings["watch_after"] or 0.0),
+        limiters=tuple(policy for policy in own if isinstance(policy, RateLimiter)),
+        **common,
+    )
+
+
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {_arguments.shown(value)}")
+    return value

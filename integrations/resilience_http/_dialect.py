@@ -1,0 +1,63 @@
+"""What a client library calls things: the classes that the resilient transport raises, judges by and hands out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from resilience.exceptions import CallTimeoutError, ResilienceError
+
+from ._binding import Binding
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """One client library as the resilient transport sees it.
+
+    `errors` maps the toolkit's errors to those of this library that are both; `unsent` are the exceptions after which
+    the server has provably seen nothing, `hopeless` those that a repetition cannot cure, and `local` those that say
+    nothing about the server: our own saturation and mistakes of the caller.
+    """
+
+    client: Any
+    errors: Mapping[type[ResilienceError], Any]
+    transport: type[Exception]
+    timeout: type[Exception]
+    unsent: tuple[type[Exception], ...]
+    hopeless: tuple[type[Exception], ...]
+    local: tuple[type[Exception], ...]
+
+    @classmethod
+    def of(cls, binding: Binding, errors: Mapping[type[ResilienceError], Any]) -> Dialect:
+        """The dialect of a binding."""
+        client = binding.client
+        return cls(
+            client,
+            errors,
+            client.TransportError,
+            client.TimeoutException,
+            (client.ConnectError, client.ConnectTimeout, client.PoolTimeout),
+            (client.UnsupportedProtocol, client.LocalProtocolError, client.ProxyError),
+            (client.UnsupportedProtocol, client.LocalProtocolError, client.PoolTimeout),
+        )
+
+    def is_transient(self, error: Exception) -> bool:
+        """Whether an exception may pass: a failure of the transport, or an attempt that took too long."""
+        return isinstance(error, (self.transport, CallTimeoutError)) and not isinstance(error, self.hopeless)
+
+    def blames_the_server(self, error: BaseException) -> bool:
+        """Whether an exception says something about the server; a bug of the caller or a full pool does not."""
+        return isinstance(error, (self.transport, CallTimeoutError, OSError)) and not isinstance(error, self.local)
+
+    def translated(self, error: BaseException, request: Any) -> BaseException:
+        """The error of this library for one of the toolkit, with `request` attached; any other as it is."""
+        if not isinstance(error, ResilienceError) or isinstance(error, self.transport):
+            return error
+        for kind in type(error).__mro__:
+            if kind in self.errors:
+                translation: BaseException = self.errors[kind].of(error, request)
+                translation.__cause__ = error.__cause__
+                translation.__suppress_context__ = True
+                return translation
+        return error

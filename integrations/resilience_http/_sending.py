@@ -1,0 +1,247 @@
+"""How a request goes through the layers, in both colours: the attempts, and what surrounds each of them.
+
+The two colours are written side by side. They differ in what waits (`block` and `suspend`, `close` and `aclose`) and in
+the attempt's timeout, which cuts a task off and only tells a thread.
+"""
+
+from __future__ import annotations
+
+from asyncio import CancelledError
+from typing import Any, ClassVar
+
+from resilience import RateLimiter, Retry, Timeout, deadline
+from resilience._layer import restore
+from resilience._timers import grain_of
+from resilience._wait import Wait
+from resilience.correlation import FURTHER, attempt_number, numbered
+from resilience.deadline import Deadline, ambient
+from resilience.exceptions import DeadlineExceededError
+from resilience.timeout import _running_task as running_task
+from resilience.timeout import _Scope
+
+from ._dialect import Dialect
+from ._origins import Origins
+from ._propagation import prepared
+from ._repetition import Repetition, is_unwanted
+from ._response import Held
+from ._settings import KEY, Settings
+
+
+class Sending:
+    """The part of a resilient transport that sends. `dialect` and `held` say for which library."""
+
+    dialect: ClassVar[Dialect]
+    held: ClassVar[type[Held]]
+
+    _inner: Any
+    _origins: Origins
+    _settings: Settings
+    _limiter: RateLimiter | None
+    _limit: int  # bytes of a multipart form that is sent again
+    _total: Timeout
+    _each: Timeout
+
+    def _send(self, request: Any) -> Any:
+        settings = self._settings_of(request)
+        retry, own = settings.retry, self._deadline(settings, request)
+        deadline_token = None if own is None else ambient.set(own)
+        number = 1
+        try:
+            run = None if retry is None else self._begun(retry, settings, request)
+            while True:
+                counted = _counted(number)
+                try:
+                    response = self._attempt(request, settings, number, own)
+                except Exception as error:
+                    if retry is None:
+                        raise
+                    run = run or Repetition(self, retry, settings, request)
+                    wait = run.failed(error)
+                    if wait is None:
+                        raise
+                else:
+                    if retry is None or not _may_be_unwanted(retry, response):
+                        return response
+                    run = run or Repetition(self, retry, settings, request)
+                    try:
+                        wait = run.returned(response)
+                    except BaseException:
+                        response.close()
+                        raise
+                    if wait is None:
+                        return response
+                    response.close()
+                finally:
+                    if counted is not None:
+                        counted.__exit__()
+                retry._prepare(run, wait)
+                number = run.number
+        finally:
+            if deadline_token is not None:
+                restore(ambient, deadline_token)
+
+    async def _asend(self, request: Any) -> Any:
+        settings = self._settings_of(request)
+        retry, own = settings.retry, self._deadline(settings, request)
+        deadline_token = None if own is None else ambient.set(own)
+        number = 1
+        try:
+            run = None if retry is None else self._begun(retry, settings, request)
+            while True:
+                counted = _counted(number)
+                try:
+                    response = await self._aattempt(request, settings, number, own)
+                except Exception as error:
+                    if retry is None:
+                        raise
+                    run = run or Repetition(self, retry, settings, request)
+                    wait = run.failed(error)
+                    if wait is None:
+                        raise
+                else:
+                    if retry is None or not _may_be_unwanted(retry, response):
+                        return response
+                    run = run or Repetition(self, retry, settings, request)
+                    try:
+                        wait = run.returned(response)
+                    except BaseException:
+                        await response.aclose()
+                        raise
+                    if wait is None:
+                        return response
+                    await response.aclose()
+                finally:
+                    if counted is not None:
+                        counted.__exit__()
+                await retry._aprepare(run, wait)
+                number = run.number
+        finally:
+            if deadline_token is not None:
+                restore(ambient, deadline_token)
+
+    def _attempt(self, request: Any, settings: Settings, number: int, own: Deadline | None) -> Any:
+        held = self.held(self, request, own)
+        try:
+            origin = held.origin
+            if origin.breaker is not None:
+                held.permit, held.breaker = origin.breaker.admit(), origin.breaker
+            limiter = self._limiter
+            if limiter is not None:
+                charge = limiter.admit((request,))
+                held.charge, held.limiter = charge.block() if type(charge) is Wait else charge, limiter
+            bulkhead = origin.bulkhead
+            if bulkhead is not None:
+                slot = bulkhead.admit()
+                held.slot, held.bulkhead = slot.block() if type(slot) is Wait else slot, bulkhead
+            with _Scope(self._each, settings.attempt_timeout):
+                response = self._inner.handle_request(
+                    prepared(request, number, deadline.remaining(), settings.propagate)
+                )
+            try:
+                held.answered(response, settings.streams)
+            except BaseException:
+                response.close()
+                raise
+            return response
+        except BaseException as error:
+            self._failed(held, error)
+            raise
+
+    async def _aattempt(self, request: Any, settings: Settings, number: int, own: Deadline | None) -> Any:
+        held = self.held(self, request, own)
+        try:
+            origin = held.origin
+            if origin.breaker is not None:
+                held.permit, held.breaker = origin.breaker.admit(), origin.breaker
+            limiter = self._limiter
+            if limiter is not None:
+                charge = limiter.admit((request,))
+                held.charge, held.limiter = await charge.suspend() if type(charge) is Wait else charge, limiter
+            bulkhead = origin.bulkhead
+            if bulkhead is not None:
+                slot = bulkhead.admit()
+                held.slot, held.bulkhead = await slot.suspend() if type(slot) is Wait else slot, bulkhead
+            response = await self._within(request, settings, number, own)
+            try:
+                held.answered(response, settings.streams)
+            except BaseException:
+                await response.aclose()
+                raise
+            return response
+        except BaseException as error:
+            self._failed(held, error)
+            raise
+
+    async def _within(self, request: Any, settings: Settings, number: int, own: Deadline | None) -> Any:
+        """The inner transport under the attempt's timeout: what `async with` a Timeout does, without its object."""
+        each = self._each
+        loop, task = running_task()
+        limit, outer, clock = settings.attempt_timeout, ambient.get(), each._clock
+        if limit is not None and outer is own and (own is None or clock.now() + limit < own.when):
+            # The common case, spelled out: an attempt that has its full time.
+            nearest, left = Deadline(clock.now() + limit, clock, each.name, limit, own, task), limit
+        elif (inherited := each._deadline(limit, task)) is not None:
+            nearest, left = inherited, inherited.remaining()
+        else:  # no limit, or whoever owns the inherited one will cancel this task
+            return await self._inner.handle_async_request(
+                prepared(request, number, deadline.remaining(), settings.propagate)
+            )
+        waiting = each._arm(nearest, loop, grain_of(nearest.timeout or 0.0))
+        before = task.cancelling()
+        token = ambient.set(nearest)
+        try:
+            return await self._inner.handle_async_request(prepared(request, number, left, settings.propagate))
+        except CancelledError as error:
+            fired, nearest.fired = nearest.fired, False
+            if fired and task.uncancel() <= before:
+                each._cut_off(nearest, error)
+            raise
+        finally:
+            waiting.pop(nearest, None)
+            nearest.task = None
+            restore(ambient, token)
+            if nearest.fired:  # in the very turn in which the response came, or an error
+                task.uncancel()
+            del task  # it will hold the exception, whose traceback holds this frame
+
+    def _failed(self, held: Held, error: BaseException) -> None:
+        """Give back what an attempt holds, and raise the error that users of this library expect, if it is another."""
+        try:
+            held.broken(error, ambient.get())
+        finally:
+            held.release()
+
+    def _settings_of(self, request: Any) -> Settings:
+        overrides = request.extensions.get(KEY)
+        return self._settings if overrides is None else self._settings.overridden(overrides)
+
+    def _deadline(self, settings: Settings, request: Any) -> Deadline | None:
+        """The request's own deadline, or None if it has none or an inherited one is nearer."""
+        total, limit = self._total, settings.timeout
+        if limit is not None and ambient.get() is None:
+            clock = total._clock
+            return Deadline(clock.now() + limit, clock, total.name, limit)
+        try:
+            return total._deadline(limit, None)
+        except DeadlineExceededError as error:
+            raise self.dialect.translated(error, request) from None
+
+    def _begun(self, retry: Retry, settings: Settings, request: Any) -> Repetition | None:
+        """A first attempt is about to be made. Its start is noted if the `Retry` will want to know."""
+        if retry._budget is not None:
+            retry._budget.deposit()
+        return None if retry._stop is None else Repetition(self, retry, settings, request)
+
+
+def _counted(number: int) -> numbered | None:
+    """Let `attempt_number()` be that of this request, also within a further attempt of another `Retry`."""
+    if number == 1 and not (FURTHER and attempt_number() != 1):
+        return None
+    counted = numbered(number)
+    counted.__enter__()
+    return counted
+
+
+def _may_be_unwanted(retry: Retry, response: Any) -> bool:
+    """Whether the `Retry` has to look at a response at all."""
+    return retry._inspects_results or retry._retry_if is not is_unwanted or is_unwanted(response)

@@ -1,0 +1,74 @@
+"""The resilient transport for httpx."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any, ClassVar
+
+import httpcore
+import httpx
+from resilience_http._binding import Binding
+from resilience_http._dialect import Dialect
+from resilience_http._resilient import Resilient
+from resilience_http._response import Held
+
+from ._errors import ERRORS
+from ._pooled import PooledTransport
+
+
+class _Held(Held, httpx.AsyncByteStream, httpx.SyncByteStream):
+    """A response's body that gives back what its attempt holds when it is closed."""
+
+
+class ResilientTransport(Resilient, httpx.AsyncBaseTransport, httpx.BaseTransport):
+    """Every request under the toolkit's layers: `httpx.AsyncClient(transport=ResilientTransport())`.
+
+    One object serves `httpx.Client` and `httpx.AsyncClient`. From the outside in:
+
+    * a total `timeout` (seconds, None: no limit) for one request, its retries and the body of its response. A redirect
+      and each step of an authentication are requests of their own. A task is cut off at once; a thread notices between
+      two chunks of the body, so there the promise is the timeout plus one read timeout, and the resolution of names is
+      not covered. `extensions={"resilience": {"timeout": None}}` frees a long stream;
+    * `retry`, with a `budget` that all requests share: errors of the transport and the statuses 408, 429, 500, 502, 503
+      and 504, `Retry-After` honoured. Only what may be sent twice is: idempotent methods, requests with an
+      `Idempotency-Key` or `extensions={"resilience": {"idempotent": True}}`, and whatever provably never reached the
+      server; and only if its body can be read again (multipart forms up to `replay_limit` bytes). When the attempts are
+      used up, the last response is returned or the last error raised. A `Retry` of your own decides about errors; what
+      it leaves open (`retry_if`, `retry_after`, `budget`) is filled in as above;
+    * a circuit breaker for each origin (scheme, host and port), made by `breaker(origin)`. Errors of the transport and
+      5xx are failures; 4xx, a full pool and mistakes of the caller are not;
+    * `rate_limiter`, whose `key` and `cost` are called with the request;
+    * a bulkhead for each origin, made by `bulkhead(origin)`; standard are 100 requests and a queue of 1000. A slot is
+      taken until the response is closed;
+    * an `attempt_timeout` (seconds) up to the headers of each response. The timeouts of the client are cut to what is
+      left of both.
+
+    At most `max_hosts` origins are remembered. With `propagate` the correlation id, the bound trace context, the
+    remaining time and the number of the attempt travel as headers, unless the request has them. `inner` is the
+    transport that sends; if it is None, a `PooledTransport` is made with `verify`, `cert`, `http2`, `limits`, `proxy`,
+    `trust_env`, `local_address`, `uds` and `socket_options`, because a client ignores its own beside `transport=`.
+
+    `extensions={"resilience": {…}}` changes `timeout`, `attempt_timeout`, `retry` (False, or a number of attempts),
+    `idempotent` and `propagate` for one request.
+
+    Raises the exceptions of httpx. Those of the toolkit are both: `HTTPCircuitOpenError`, `HTTPBulkheadFullError`,
+    `HTTPRateLimitExceededError` and so on are `httpx.TransportError`s too, `HTTPCallTimeoutError` and
+    `HTTPDeadlineExceededError` are `httpx.TimeoutException`s. A wrong setting is a `TypeError` or
+    `ValueError` at once.
+    """
+
+    dialect: ClassVar[Dialect] = Dialect.of(Binding.of(httpx, httpcore), ERRORS)
+    held: ClassVar[type[Held]] = _Held
+    pooled: ClassVar[type[PooledTransport]] = PooledTransport
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send one request under all layers."""
+        response: httpx.Response = self._send(request)
+        return response
+
+    # Not `async def`: that would be one more coroutine for every request to go through.
+    def handle_async_request(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, request: httpx.Request
+    ) -> Coroutine[Any, Any, httpx.Response]:
+        """Send one request under all layers."""
+        return self._asend(request)

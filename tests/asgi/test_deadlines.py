@@ -1,0 +1,261 @@
+"""The deadline of a request: until the response starts, and then for its body."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from typing import Any
+
+import pytest
+from resilience_asgi import ResilienceMiddleware
+from resilience_asgi.protocol import Message, Receive, Scope, Send
+
+from resilience import (
+    Bulkhead,
+    CallTimeoutError,
+    CircuitBreaker,
+    Timeout,
+    deadline,
+    remaining,
+)
+from resilience.events import CallTimedOut, subscribe
+from resilience.testing import ManualClock, run
+
+from .wire import Connection, answering, respond, served
+
+START: Message = {"type": "http.response.start", "status": 200, "headers": []}
+PART: Message = {"type": "http.response.body", "body": b"part", "more_body": True}
+END: Message = {"type": "http.response.body", "body": b""}
+
+
+def in_use(bulkhead: Bulkhead) -> int:
+    return bulkhead.statistics().in_use
+
+
+def test_a_request_without_an_answer_in_time_is_cut_off_with_504(clock: ManualClock) -> None:
+    cancelled: list[bool] = []
+    told: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await clock.asleep(60.0)
+        except asyncio.CancelledError:
+            cancelled.append(True)
+            raise
+
+    bulkhead = Bulkhead(1)
+    breaker = CircuitBreaker("app", failure_threshold=9)
+    with subscribe(told.append, CallTimedOut):
+        connection = served(ResilienceMiddleware(app, timeout=2.0, layers=[breaker, bulkhead]), clock)
+    assert connection.status == 504
+    assert cancelled == [True]
+    assert clock.now() == pytest.approx(1002.0, abs=0.05)
+    assert in_use(bulkhead) == 0
+    assert breaker.statistics().failures == 1
+    assert [(event.policy, event.timeout) for event in told] == [("request", 2.0)]
+
+
+def test_the_deadline_ends_when_the_response_starts(clock: ManualClock) -> None:
+    seen: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(remaining())
+        await send(START)
+        seen.append(remaining())
+        await clock.asleep(60.0)
+        await send(END)
+
+    assert served(ResilienceMiddleware(app, timeout=2.0), clock).complete
+    assert seen == [2.0, None]
+
+
+def test_background_work_of_a_finished_response_is_never_cancelled(clock: ManualClock) -> None:
+    """Putting `asyncio.timeout` around an application cancels it."""
+    done: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(send)
+        connection.disconnect()
+        await clock.asleep(60.0)
+        done.append("background")
+
+    guarded = ResilienceMiddleware(app, timeout=2.0, body_timeout=3.0, watch_after=0.5)
+    connection = Connection(guarded, headers=[("x-request-timeout-ms", "900")])
+    run(connection.serve(), clock)
+    assert done == ["background"]
+
+
+def test_the_deadline_ends_for_tasks_and_contexts_made_before_the_response_started(clock: ManualClock) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        before = contextvars.copy_context()
+        assert before.run(remaining) == 2.0
+        task = asyncio.ensure_future(send(START))  # the response is started by another task
+        await task
+        assert before.run(remaining) is None
+        await clock.asleep(60.0)
+        await send(END)
+
+    assert served(ResilienceMiddleware(app, timeout=2.0), clock).complete
+
+
+def test_a_body_that_takes_too_long_aborts_the_connection(clock: ManualClock) -> None:
+    seen: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await clock.asleep(1.0)
+        await send(START)
+        seen.append(remaining())
+        while True:
+            await send(PART)
+            await clock.asleep(1.0)
+
+    bulkhead = Bulkhead(1)
+    for timeout in (2.0, None):
+        began = clock.now()
+        connection = Connection(
+            ResilienceMiddleware(app, timeout=timeout, body_timeout=10.0, layers=[bulkhead], watch_after=None)
+        )
+        with pytest.raises(CallTimeoutError) as caught:
+            run(connection.serve(), clock)
+        assert caught.value.timeout == 10.0
+        assert caught.value.policy == "request"
+        assert clock.now() - began == pytest.approx(11.0, abs=0.3)
+        assert connection.kinds.count("http.response.start") == 1
+        assert not connection.complete
+        assert in_use(bulkhead) == 0
+    assert seen == [10.0, 10.0]
+
+
+def test_a_body_in_time_is_not_cut_off_and_neither_is_what_follows(clock: ManualClock) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(START)
+        await clock.asleep(5.0)
+        await send(END)
+        assert remaining() is None
+        await clock.asleep(60.0)
+
+    assert served(ResilienceMiddleware(app, body_timeout=10.0), clock).complete
+
+
+def test_an_application_may_answer_its_own_cancellation(clock: ManualClock) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await clock.asleep(60.0)
+        except asyncio.CancelledError:
+            await respond(send, b"sorry", 200)
+
+    async def main() -> int:
+        connection = Connection(ResilienceMiddleware(app, timeout=1.0))
+        await connection.serve()
+        assert connection.body == b"sorry"
+        task = asyncio.current_task()
+        assert task is not None
+        return task.cancelling()
+
+    assert run(main(), clock) == 0
+
+
+def test_what_was_cut_off_once_is_not_cut_off_again(clock: ManualClock) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await clock.asleep(60.0)
+        except asyncio.CancelledError:
+            await send(START)
+            await clock.asleep(60.0)
+            await send(END)
+
+    async def main() -> None:
+        connection = Connection(ResilienceMiddleware(app, timeout=1.0, body_timeout=5.0))
+        await connection.serve()
+        assert connection.complete
+        assert deadline.current() is None
+
+    run(main(), clock)
+
+
+def test_an_application_may_turn_its_cancellation_into_an_error(clock: ManualClock) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await clock.asleep(60.0)
+        except asyncio.CancelledError:
+            raise ValueError("app") from None
+
+    with pytest.raises(ValueError, match="app"):
+        served(ResilienceMiddleware(app, timeout=1.0), clock)
+
+
+def test_a_cancellation_by_the_server_is_nobodys_timeout(clock: ManualClock) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await clock.asleep(60.0)
+
+    bulkhead = Bulkhead(1)
+    for moment in (0.5, 1.0, 1.01):  # before the deadline, and with it
+        connection = Connection(ResilienceMiddleware(app, timeout=1.0, layers=[bulkhead]))
+
+        async def main(connection: Connection = connection, moment: float = moment) -> bool:
+            task = asyncio.ensure_future(connection.serve())
+            await clock.asleep(moment)
+            task.cancel()
+            await asyncio.wait([task])
+            return task.cancelled()
+
+        assert run(main(), clock)
+        assert connection.sent == []
+        assert in_use(bulkhead) == 0
+
+
+def test_a_nearer_deadline_around_the_server_stays_in_force(clock: ManualClock) -> None:
+    """As when a test calls the application in its own task."""
+    seen: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(remaining())
+        await send(START)
+        seen.append(remaining())
+        await send(END)
+
+    async def main() -> None:
+        for body_timeout in (None, 9.0):
+            connection = Connection(ResilienceMiddleware(app, timeout=8.0, body_timeout=body_timeout))
+            async with Timeout(5.0).guard():
+                await connection.serve()
+        assert deadline.remaining() is None
+
+    run(main(), clock)
+    assert seen == [5.0, 5.0, 5.0, 9.0]
+
+
+def test_a_request_that_is_finalised_in_another_context_ends_quietly(clock: ManualClock) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    coroutine = Connection(ResilienceMiddleware(app, timeout=5.0)).serve()
+
+    async def main() -> None:
+        contextvars.copy_context().run(coroutine.send, None)
+        coroutine.close()
+
+    run(main(), clock)
+
+
+def test_the_middleware_needs_a_task_of_asyncio(clock: ManualClock) -> None:
+    app = ResilienceMiddleware(answering())
+    with pytest.raises(RuntimeError, match="asyncio only"):
+        Connection(app).serve().send(None)
+
+    async def main() -> None:
+        failed: list[BaseException] = []
+        coroutine = Connection(app).serve()
+
+        def step() -> None:
+            try:
+                coroutine.send(None)
+            except RuntimeError as error:
+                failed.append(error)
+
+        asyncio.get_running_loop().call_soon(step)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert "inside a task" in str(failed[0])
+
+    run(main(), clock)

@@ -1,0 +1,159 @@
+"""A client that goes away takes its work with it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from resilience_asgi import ResilienceMiddleware, Rule
+from resilience_asgi.protocol import Message, Receive, Scope, Send
+
+from resilience import (
+    Bulkhead,
+    CircuitBreaker,
+)
+from resilience.testing import ManualClock, run
+
+from .wire import Connection, answering, respond, served
+
+START: Message = {"type": "http.response.start", "status": 200, "headers": []}
+PART: Message = {"type": "http.response.body", "body": b"part", "more_body": True}
+END: Message = {"type": "http.response.body", "body": b""}
+
+
+def in_use(bulkhead: Bulkhead) -> int:
+    return bulkhead.statistics().in_use
+
+
+@pytest.mark.parametrize("start", [False, True])
+def test_a_client_that_disconnects_cancels_the_work(clock: ManualClock, start: bool) -> None:
+    cancelled: list[float] = []
+    bulkhead, breaker = Bulkhead(1), CircuitBreaker("app", failure_threshold=1)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            if start:
+                await send(START)
+            await clock.asleep(60.0)
+        except asyncio.CancelledError:
+            cancelled.append(clock.now())
+            raise
+
+    connection = Connection(ResilienceMiddleware(app, layers=[breaker, bulkhead], timeout=30.0))
+
+    async def main() -> int:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().call_later(3.0, connection.disconnect)
+        await connection.serve()
+        return task.cancelling()
+
+    assert run(main(), clock) == 0
+    assert cancelled == [1003.0]
+    assert in_use(bulkhead) == 0
+    assert breaker.state.value == "closed"
+    assert connection.sent == ([START] if start else [])
+
+
+def test_nobody_watches_a_short_request(clock: ManualClock) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await clock.asleep(0.9)
+        await respond(send)
+
+    connection = served(ResilienceMiddleware(app, watch_after=1.0), clock)
+    assert connection.received == 0
+    assert asyncio_tasks_left() == 0
+
+
+def test_a_request_that_goes_on_without_its_client_can_be_asked_for(clock: ManualClock) -> None:
+    done: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        connection.disconnect()
+        await clock.asleep(60.0)
+        done.append(scope["path"])
+        await respond(send)
+
+    guarded = ResilienceMiddleware(app, rules=[Rule("/report", watch_after=None)])
+    for path in ("/report", "/other"):
+        connection = Connection(guarded, path=path)
+        run(connection.serve(), clock)
+    assert done == ["/report"]
+
+
+def test_a_timeout_and_a_disconnect_in_one_turn_leave_no_cancellation_behind(clock: ManualClock) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await clock.asleep(60.0)
+
+    connection = Connection(ResilienceMiddleware(app, timeout=2.0, watch_after=0.1))
+
+    async def main() -> int:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().call_later(2.0, connection.disconnect)
+        await connection.serve()
+        return task.cancelling()
+
+    assert run(main(), clock) == 0
+    assert connection.sent == [] or connection.status == 504
+
+
+def test_a_client_that_leaves_with_the_last_part_cancels_nothing(clock: ManualClock) -> None:
+    done: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await clock.asleep(5.0)
+        await respond(send)
+        done.append("background")
+
+    connection = Connection(ResilienceMiddleware(app, layers=[Bulkhead(1)]))
+    original = connection.send
+
+    async def slow(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            connection.disconnect()
+            await clock.asleep(5.0)
+        await original(message)
+
+    connection.send = slow  # type: ignore[method-assign]
+    run(connection.serve(), clock)
+    assert done == ["background"]
+
+
+def test_a_disconnect_that_the_application_noticed_itself_is_no_failure(clock: ManualClock) -> None:
+    breaker = CircuitBreaker("app", failure_threshold=1)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(START)
+        connection.disconnect()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    connection = Connection(ResilienceMiddleware(app, layers=[breaker]))
+    run(connection.serve(), clock)
+    assert breaker.state.value == "closed"
+
+
+def test_a_client_that_leaves_while_it_waits_in_the_queue_frees_its_place(clock: ManualClock) -> None:
+    bulkhead = Bulkhead(1, max_queue=1)
+    app = ResilienceMiddleware(answering(), layers=[bulkhead])
+    connection = Connection(app)
+
+    async def main() -> None:
+        async with bulkhead.guard():
+            task = asyncio.ensure_future(connection.serve())
+            await clock.asleep(5.0)
+            assert bulkhead.statistics().waiting == 1
+            connection.disconnect()
+            await task
+            assert bulkhead.statistics().waiting == 0
+
+    run(main(), clock)
+    assert connection.sent == []
+
+
+def asyncio_tasks_left() -> int:
+    try:
+        return len(asyncio.all_tasks())
+    except RuntimeError:
+        return 0

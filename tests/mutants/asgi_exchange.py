@@ -1,0 +1,400 @@
+"""Deliberate bugs in the way of a request through the middleware, and in noticing that its client has gone."""
+
+from __future__ import annotations
+
+from . import Mutant
+
+EXCHANGE = "integrations/resilience_asgi/exchange.py"
+INBOX = "integrations/resilience_asgi/inbox.py"
+PERMITS = ("tests/asgi/test_permits.py",)
+DEADLINES = ("tests/asgi/test_deadlines.py",)
+GONE = ("tests/asgi/test_disconnects.py",)
+WATCH = ("tests/asgi/test_inbox.py",)
+SOCKETS = ("tests/asgi/test_websockets.py",)
+REFUSALS = ("tests/asgi/test_refusals.py",)
+QUOTAS = ("tests/asgi/test_quota_fields.py",)
+SWEEP = ("tests/asgi/test_nothing_leaks.py",)
+MACHINE = ("tests/machines/test_asgi_exchange.py",)
+UNITS = (*PERMITS, *DEADLINES, *GONE)
+
+
+def exchange(name: str, old: str, new: str, tests: tuple[str, ...] = UNITS) -> Mutant:
+    return Mutant(f"asgi: {name}", EXCHANGE, old, new, tests)
+
+
+def inbox(name: str, old: str, new: str, tests: tuple[str, ...] = WATCH) -> Mutant:
+    return Mutant(f"asgi: {name}", INBOX, old, new, tests)
+
+
+MUTANTS = [
+    # what is armed
+    exchange("the client lengthens the deadline", "(limit is None or allowed < limit)", "True", REFUSALS),
+    exchange("the client cannot shorten the deadline", "(limit is None or allowed < limit)", "limit is None", REFUSALS),
+    exchange(
+        "a client alone sets no deadline", "(limit is None or allowed < limit)", "limit and allowed < limit", REFUSALS
+    ),
+    exchange("an ignored header counts", "if telling and plan.incoming_deadline:", "if telling:", REFUSALS),
+    exchange(
+        "a body deadline alone is not armed",
+        "if limit is not None or plan.body_seconds is not None:",
+        "if limit is not None:",
+    ),
+    exchange(
+        "a deadline for the body begins with the request",
+        "            deadline.lift()\n        else:  # one that",
+        "            deadline.when = 1.0\n        else:  # one that",
+        DEADLINES,
+    ),
+    exchange(
+        "the deadline is not visible inside",
+        "self._token = ambient.set(deadline)",
+        "self._token = ambient.set(None)",
+        DEADLINES,
+    ),
+    exchange("the deadline stays in force", "                ambient.reset(self._token)\n", "                pass\n"),
+    exchange(
+        "the deadline is not disarmed by the response",
+        "            self._disarm(self._deadline)\n        if plan.shows",
+        "            pass\n        if plan.shows",
+    ),
+    exchange(
+        "what has fired is armed again",
+        "        if deadline.fired:\n            return  # it",
+        "        if False:\n            return  # it",
+    ),
+    exchange(
+        "the timer of the first deadline goes on",
+        "            self._slot.pop(deadline, None)\n            self._slot = None\n",
+        "            self._slot = None\n",
+    ),
+    exchange(
+        "a WebSocket has a body deadline",
+        ' or self._scope["type"] != "http":\n            deadline.lift()',
+        ":\n            deadline.lift()",
+        SOCKETS,
+    ),
+    exchange(
+        "a late start arms a deadline",
+        "plan.body_seconds is None or task is None or",
+        "plan.body_seconds is None or",
+        PERMITS,
+    ),
+    exchange(
+        "the body deadline cancels nobody",
+        "deadline.task, deadline.timeout = False, task,",
+        "deadline.task, deadline.timeout = False, None,",
+        MACHINE,
+    ),
+    exchange(
+        "the body deadline is lifted",
+        "deadline.lifted, deadline.task, deadline.timeout = False,",
+        "deadline.lifted, deadline.task, deadline.timeout = True,",
+    ),
+    exchange(
+        "the body deadline has the length of the other",
+        "= False, task, plan.body_seconds",
+        "= False, task, deadline.timeout",
+        DEADLINES,
+    ),
+    exchange(
+        "the body deadline is nobody's",
+        "deadline.policy, deadline.when = timeout.name,",
+        "deadline.policy, deadline.when = None,",
+        DEADLINES,
+    ),
+    exchange(
+        "the body deadline counts from the beginning",
+        "timeout._clock.now() + plan.body_seconds",
+        "deadline.when + plan.body_seconds",
+        DEADLINES,
+    ),
+    exchange(
+        "the timer of the body goes on in the background",
+        "        self._slot.pop(deadline, None)\n        if not",
+        "        if not",
+        SWEEP,
+    ),
+    exchange(
+        "a body in time leaves its deadline",
+        "        if not deadline.fired:\n            deadline.lift()\n",
+        "",
+        DEADLINES,
+    ),
+    # the client
+    exchange(
+        "a WebSocket is watched",
+        'if plan.watch_after is not None and scope["type"] == "http":',
+        "if plan.watch_after is not None:",
+        SOCKETS,
+    ),
+    exchange("a request is watched at once", "now() + plan.watch_after", "now()", GONE),
+    exchange(
+        "a client that asks for 100-continue is invited",
+        'any(name == b"expect" for name, _ in telling)',
+        "False",
+        WATCH,
+    ),
+    exchange(
+        "the watch outlives the response",
+        "            self._look_away(self._inbox)\n        try:",
+        "            pass\n        try:",
+        WATCH,
+    ),
+    exchange(
+        "the timer of the watch outlives the request",
+        '        self._watched_in.pop(cast("Deadline", inbox), None)\n',
+        "",
+        SWEEP,
+    ),
+    exchange("a watcher outlives the request", "        inbox.stop()\n", ""),
+    exchange("a disconnect is not told apart", "        self._gone = True\n", "        self._gone = False\n"),
+    exchange(
+        "a disconnect cancels nothing",
+        "        self._gone = True\n        self._task.cancel()",
+        "        self._gone = True",
+    ),
+    # permits
+    exchange(
+        "a wait is not waited for",
+        "                permit = await permit.suspend()\n",
+        "                pass\n",
+        REFUSALS,
+    ),
+    exchange("a permit is not kept", "                held.append((policy, permit, None))\n", "                pass\n"),
+    exchange("permits are kept that need no settling", "if policy._settles:", "if not policy._settles:", PERMITS),
+    exchange("a permit is settled twice", "held, self._held = self._held, ()", "held = self._held", MACHINE),
+    exchange(
+        "a Keyed is never left",
+        "guard.__exit__(None, None, None)\n        if failures",
+        "pass\n        if failures",
+        PERMITS,
+    ),
+    exchange(
+        "a judge that raises is hushed up", "        if failures:\n            raise failures.pop()\n", "", PERMITS
+    ),
+    exchange("a Timeout behind a Keyed", "if isinstance(inner._policy, (Retry, Timeout)):", "if False:", PERMITS),
+    exchange(
+        "a refused Keyed is not left",
+        "        guard.__exit__(None, None, None)\n        raise TypeError",
+        "        raise TypeError",
+        PERMITS,
+    ),
+    exchange(
+        "permits of an ended application stay out",
+        "                self._quiet()\n                self._give_back(None)\n",
+        "                self._quiet()\n",
+    ),
+    exchange(
+        "permits of a failed application stay out",
+        "            self._give_back(error)\n        finally:\n            ours",
+        "            pass\n        finally:\n            ours",
+    ),
+    exchange(
+        "permits come back with the first part",
+        'last = not message.get("more_body") and not self._trailers\n        elif kind.startswith',
+        "last = True\n        elif kind.startswith",
+        MACHINE,
+    ),
+    exchange(
+        "permits stay until the application ends",
+        "            if self._held:\n                self._give_back(None)",
+        "            pass",
+    ),
+    exchange(
+        "a lost client is a failure",
+        "        if not answered and (self._undeliverable",
+        "        if False and (self._undeliverable",
+        GONE,
+    ),
+    exchange("a broken connection is a failure", "(self._undeliverable or (error", "((error", PERMITS),
+    exchange("every failure is blamed on the client", "(error is None and self._lost())", "self._lost()", MACHINE),
+    exchange(
+        "an unfinished response is a success",
+        "SUCCESS if answered and self._status < 500",
+        "SUCCESS if self._status < 500",
+    ),
+    exchange("500 is a success", "self._status < 500 else", "self._status <= 500 else", PERMITS),
+    exchange("an unfinished response shows its status", "self._status if answered else 500", "self._status", PERMITS),
+    exchange(
+        "judges of results see nothing", "        elif policy._judges_results:\n", "        elif False:\n", PERMITS
+    ),
+    exchange("judges see no headers", 'self._headers = message.get("headers", ())', "self._headers = ()", PERMITS),
+    exchange(
+        "an error is not judged",
+        "            policy._fail(permit, error)",
+        "            policy.settle(permit, FAILURE)",
+    ),
+    exchange(
+        "a WebSocket that ends has failed", '(error is None and self._scope["type"] == "websocket")', "False", SOCKETS
+    ),
+    exchange(
+        "a disconnect seen by the application is unseen",
+        "return self._gone or (self._inbox is not None and self._inbox.gone)",
+        "return self._gone",
+        GONE,
+    ),
+    # messages
+    exchange(
+        "a second start starts again",
+        "            if not self._status:\n                message = self._started",
+        "            if True:\n                message = self._started",
+        PERMITS,
+    ),
+    exchange(
+        "an error of the server is the client's", "isinstance(error, OSError)", "isinstance(error, Exception)", PERMITS
+    ),
+    exchange("trailers end before they come", "self._trailers = True", "self._trailers = False", PERMITS),
+    exchange("the first trailers end the response", 'return not message.get("more_trailers")', "return True", PERMITS),
+    exchange(
+        "a path sent ends nothing",
+        '("http.response.pathsend", "http.response.zerocopysend")',
+        '("http.response.zerocopysend",)',
+        PERMITS,
+    ),
+    exchange(
+        "the first file ends the response",
+        'return not message.get("more_body") and not self._trailers\n        return False',
+        "return not self._trailers\n        return False",
+        PERMITS,
+    ),
+    exchange(
+        "a file ends before its trailers",
+        'return not message.get("more_body") and not self._trailers\n        return False',
+        'return not message.get("more_body")\n        return False',
+        PERMITS,
+    ),
+    exchange(
+        "accepting does not disarm",
+        "                self._disarm(self._deadline)\n            self._status",
+        "                pass\n            self._status",
+        SOCKETS,
+    ),
+    exchange(
+        "an accepted WebSocket looks closed", '_ACCEPTED if kind == "websocket.accept" else _CLOSED', "_CLOSED", SOCKETS
+    ),
+    exchange(
+        "a closed WebSocket looks accepted",
+        '_ACCEPTED if kind == "websocket.accept" else _CLOSED',
+        "_ACCEPTED",
+        SOCKETS,
+    ),
+    exchange(
+        "a denial does not end the call",
+        'return kind == "websocket.http.response.body" and not message.get("more_body")',
+        "return False",
+        SOCKETS,
+    ),
+    exchange(
+        "the fields are added without being asked",
+        "        if plan.shows_quotas:\n            fields",
+        "        if True:\n            fields",
+        QUOTAS,
+    ),
+    exchange("the fields replace the headers", "[*self._headers, *raw]", "raw", QUOTAS),
+    exchange(
+        "a refusal does not tell what is left",
+        "quota_fields(self._plan.limiters, self._scope) or fields_of(error)",
+        "fields_of(error)",
+        QUOTAS,
+    ),
+    exchange(
+        "a refusal from inside tells nothing",
+        "quota_fields(self._plan.limiters, self._scope) or fields_of(error)",
+        "quota_fields(self._plan.limiters, self._scope)",
+        QUOTAS,
+    ),
+    # the end
+    exchange(
+        "a client that has gone is told 504",
+        "        if ours and self._gone:\n            return _NOTHING\n",
+        "",
+        MACHINE,
+    ),
+    exchange("an abort is answered", "                if self._status:\n                    raise\n", "", MACHINE),
+    exchange(
+        "a rejection after the start is answered",
+        "return None if self._status not in (0, _ACCEPTED) else self",
+        "return self",
+    ),
+    exchange("a rejection in a WebSocket is raised", "not in (0, _ACCEPTED)", "not in (0,)", SOCKETS),
+    exchange("the timer's cancellation is not taken back", "            caused += deadline.fired\n", ""),
+    exchange(
+        "our cancellation for the client is not taken back", "caused = 1 if self._gone else 0", "caused = 0", MACHINE
+    ),
+    exchange(
+        "every cancellation is ours",
+        "return left <= self._before and type(error) is CancelledError",
+        "return type(error) is CancelledError",
+        MACHINE,
+    ),
+    exchange("cancellations around us count as foreign", "self._before = task.cancelling()", "self._before = -1"),
+    exchange(
+        "every error is our cancellation",
+        "return left <= self._before and type(error) is CancelledError",
+        "return left <= self._before",
+        DEADLINES,
+    ),
+    exchange("the task is kept", "self._task = self._inbox = None", "self._inbox = None", PERMITS),
+    exchange("the inbox is kept", "self._task = self._inbox = None", "self._task = None", PERMITS),
+    exchange(
+        "a team's rendering is ignored",
+        "response_to(error, self._scope, self._plan.render)",
+        "response_to(error, self._scope)",
+        REFUSALS,
+    ),
+    exchange(
+        "an accepted WebSocket is denied",
+        "        if not self._status:\n            await response.deliver",
+        "        if True:\n            await response.deliver",
+        SOCKETS,
+    ),
+    # the inbox
+    inbox("two are in receive()", "if not self._wanted or self._inside or", "if not self._wanted or"),
+    inbox("two watchers", "self._inside or self._watcher is not None or", "self._inside or"),
+    inbox("a watcher for a client that has gone", " or self.gone or self._reserved:", " or self._reserved:"),
+    inbox("a watcher that invites the client", " or self.gone or self._reserved:", " or self.gone:"),
+    inbox("a body that was read stays reserved", "            self._reserved = False\n", "            pass\n"),
+    inbox("a part of a body ends the reservation", '        elif not message.get("more_body"):\n', "        else:\n"),
+    inbox("a disconnect goes unnoticed", '        if message["type"] == "http.disconnect":\n', "        if False:\n"),
+    inbox("what was read ahead is lost", "                ahead.append(message)\n", ""),
+    inbox("more than one part is read ahead", "while not more and not self.gone:", "while not self.gone:"),
+    inbox(
+        "nobody tells that there is something",
+        "                self._tell()\n                more",
+        "                more",
+    ),
+    inbox(
+        "nobody tells that the watcher has ended",
+        "            self._watcher = None\n            self._tell()",
+        "            self._watcher = None",
+    ),
+    inbox(
+        "an ended watcher looks busy",
+        "            self._watcher = None\n            self._tell()",
+        "            self._tell()",
+    ),
+    inbox(
+        "the application never sees the disconnect of a watcher",
+        "        while self._ahead is not None:",
+        "        while False:",
+    ),
+    inbox(
+        "the watch is not resumed after a part",
+        "                message = self._ahead.popleft()\n                self._watch()",
+        "                message = self._ahead.popleft()",
+    ),
+    inbox(
+        "the watch is not resumed after receive()",
+        "        self._note(message)\n        self._watch()",
+        "        self._note(message)",
+    ),
+    inbox(
+        "a cancelled receive() counts as inside",
+        "        finally:\n            self._inside -= 1",
+        "        except ValueError:\n            self._inside -= 1",
+    ),
+    inbox(
+        "a stopped watch goes on", "        self._wanted = False\n        if self._watcher", "        if self._watcher"
+    ),
+    inbox("a stopped watcher goes on", "            self._watcher.cancel()", "            pass"),
+]

@@ -1,0 +1,403 @@
+"""Deliberate bugs in the resilient transport and in the HTTP semantics below it."""
+
+from __future__ import annotations
+
+from . import Mutant
+
+FOLDER = "integrations/resilience_http/"
+RETRY = "tests/http/test_resilient_retry.py"
+LAYERS = "tests/http/test_resilient_layers.py"
+TIME = "tests/http/test_resilient_time.py"
+HEADERS = "tests/http/test_resilient_headers.py"
+SWEEP = "tests/http/test_resilient_sweep.py"
+ARGUMENTS = "tests/http/test_resilient_arguments.py"
+
+
+def mutant(name: str, file: str, old: str, new: str, *tests: str) -> Mutant:
+    return Mutant(f"resilient: {name}", f"{FOLDER}{file}.py", old, new, tests)
+
+
+MUTANTS = [
+    # what may be sent again
+    mutant(
+        "bytes are sent once",
+        "_body",
+        "        return True\n    # Neither",
+        "        return False\n    # Neither",
+        RETRY,
+    ),
+    mutant("large forms are sent again", "_body", "_length(request) <= limit and all(", "all(", RETRY),
+    mutant("forms are sent once", "_body", "return _length(request) <= limit and all(", "return False and all(", RETRY),
+    mutant(
+        "an unseekable form is sent again",
+        "_body",
+        "closed by now\n        return False",
+        "closed by now\n        return True",
+        RETRY,
+    ),
+    mutant("a stream of the caller's own is sent again", "_body", "if source is None or hasattr", "if hasattr", RETRY),
+    mutant(
+        "an iterator is sent again",
+        "_body",
+        "return not isinstance(source, (Iterator, AsyncIterator))",
+        "return True",
+        RETRY,
+    ),
+    mutant(
+        "any method is repeated",
+        "_repetition",
+        "repeatable = is_idempotent(request.method, request.headers.get(IDEMPOTENCY_KEY))",
+        "repeatable = True",
+        RETRY,
+    ),
+    mutant("the key is not seen", "_repetition", ", request.headers.get(IDEMPOTENCY_KEY))", ")", RETRY),
+    mutant(
+        "the mark is not seen", "_repetition", "self._request, self._settings.idempotent", "self._request, None", RETRY
+    ),
+    mutant(
+        "what was never sent needs to be idempotent",
+        "_repetition",
+        "and (never_sent or self._may_be_repeated())",
+        "and self._may_be_repeated()",
+        RETRY,
+    ),
+    mutant(
+        "an error repeats any method",
+        "_repetition",
+        "and (never_sent or self._may_be_repeated())",
+        "",
+        RETRY,
+    ),
+    mutant(
+        "a status repeats any method",
+        "_repetition",
+        "return super().returned(result) if self._may_be_repeated() else None",
+        "return super().returned(result)",
+        RETRY,
+    ),
+    mutant(
+        "the body is not looked at",
+        "_repetition",
+        "return repeatable and is_replayable(",
+        "return repeatable or is_replayable(",
+        RETRY,
+    ),
+    mutant("mistakes of the caller are repeated", "_dialect", " and not isinstance(error, self.hopeless)", "", RETRY),
+    mutant(
+        "a full pool is blamed on the server",
+        "_dialect",
+        "client.LocalProtocolError, client.PoolTimeout),",
+        "client.LocalProtocolError),",
+        LAYERS,
+    ),
+    mutant(
+        "errors are not translated",
+        "_dialect",
+        "            if kind in self.errors:\n",
+        "            if False:\n",
+        LAYERS,
+    ),
+    mutant("a translation is translated", "_dialect", " or isinstance(error, self.transport):", ":", ARGUMENTS),
+    # what is held, and until when
+    mutant(
+        "a failure waits for the body",
+        "_response",
+        "            if failed:\n",
+        "            if failed and streams:\n",
+        LAYERS,
+    ),
+    mutant("a long stream is a probe to its end", "_response", "elif streams:", "elif False:", LAYERS),
+    mutant("a breaker's own judgement is ignored", "_response", "if breaker._judges_results:", "if False:", LAYERS),
+    mutant(
+        "the retry-after of a failure is ignored",
+        "_response",
+        "FAILURE, None, retry_after(response.headers.get))",
+        "FAILURE, None, None)",
+        LAYERS,
+    ),
+    mutant(
+        "a response that has its body holds on",
+        "_response",
+        "        if response.is_closed:\n",
+        "        if False:\n",
+        LAYERS,
+    ),
+    mutant(
+        "everything is released with the headers",
+        "_response",
+        "        if response.is_closed:\n",
+        "        if True:\n",
+        LAYERS,
+    ),
+    mutant(
+        "released twice",
+        "_response",
+        "        entry, self._entry = self._entry, None\n",
+        "        entry = self._entry\n",
+        LAYERS,
+    ),
+    mutant(
+        "the slot is not given back",
+        "_response",
+        "            self.bulkhead.settle(self.slot)\n",
+        "            pass\n",
+        LAYERS,
+    ),
+    mutant(
+        "a success is not counted",
+        "_response",
+        "            self.breaker.settle(self.permit)\n",
+        "            pass\n",
+        LAYERS,
+    ),
+    mutant("the origin is never left", "_response", "        self._transport._origins.leave(entry)\n", "", LAYERS),
+    mutant(
+        "every error is the server's",
+        "_response",
+        "isinstance(error, Exception) and not self._transport.dialect.blames_the_server(error)",
+        "False",
+        LAYERS,
+    ),
+    mutant(
+        "no error is the server's", "_response", "not self._transport.dialect.blames_the_server(error)", "True", LAYERS
+    ),
+    mutant(
+        "the limiter does not hear of errors",
+        "_response",
+        "            limiter._fail(self.charge, error)\n",
+        "            pass\n",
+        LAYERS,
+    ),
+    mutant(
+        "the limiter does not hear of answers",
+        "_response",
+        "            limiter._finish(self.charge, response)\n",
+        "            pass\n",
+        LAYERS,
+    ),
+    mutant(
+        "what is dropped is a success",
+        "_response",
+        "                breaker.settle(self.permit, ABANDONED)\n            self.release()",
+        "                breaker.settle(self.permit)\n            self.release()",
+        LAYERS,
+    ),
+    mutant("what is dropped is lost", "_response", "ABANDONED)\n            self.release()", "ABANDONED)", LAYERS),
+    mutant(
+        "a body that breaks off is none of our business",
+        "_response",
+        "            self._tell(known)\n",
+        "            pass\n",
+        LAYERS,
+    ),
+    mutant(
+        "a failed attempt keeps its permits",
+        "_sending",
+        "            held.broken(error, ambient.get())\n        finally:\n            held.release()",
+        "            held.broken(error, ambient.get())\n        finally:\n            pass",
+        LAYERS,
+    ),
+    # time
+    mutant(
+        "the library's timeout stays the library's",
+        "_response",
+        "if theirs and deadline is not None and deadline.remaining() <= 0.0:",
+        "if False:",
+        TIME,
+    ),
+    mutant(
+        "every timeout of the library is ours",
+        "_response",
+        "if theirs and deadline is not None and deadline.remaining() <= 0.0:",
+        "if theirs and deadline is not None:",
+        TIME,
+        RETRY,
+    ),
+    mutant(
+        "a pool timeout at the deadline is ours",
+        "_response",
+        "isinstance(error, (*dialect.local, ResilienceError))",
+        "isinstance(error, ResilienceError)",
+        TIME,
+    ),
+    mutant(
+        "the body has no deadline between its chunks",
+        "_response",
+        "            if deadline is not None and deadline.remaining() <= 0.0:\n                self",
+        "            if False:\n                self",
+        TIME,
+    ),
+    mutant(
+        "the body has no deadline within a chunk",
+        "_response",
+        "chunks.__anext__() if self._own is None else",
+        "chunks.__anext__() if True else",
+        TIME,
+    ),
+    mutant(
+        "a stranger's cancellation of a body is ours",
+        "_response",
+        "if fired and task.uncancel() <= before:",
+        "if fired and task.uncancel() is not None:",
+        TIME,
+    ),
+    mutant(
+        "a swallowed cancellation of a body stays",
+        "_response",
+        "                own.fired = False\n                task.uncancel()\n",
+        "                own.fired = False\n",
+        TIME,
+    ),
+    mutant(
+        "a swallowed cancellation of an attempt stays",
+        "_sending",
+        "came, or an error\n                task.uncancel()\n",
+        "came, or an error\n                pass\n",
+        TIME,
+    ),
+    mutant(
+        "an attempt does not know the total",
+        "_sending",
+        " and (own is None or clock.now() + limit < own.when)",
+        "",
+        TIME,
+    ),
+    mutant(
+        "an attempt is never cut off",
+        "_sending",
+        "            if fired and task.uncancel() <= before:\n",
+        "            if False:\n",
+        TIME,
+    ),
+    mutant(
+        "a stranger's cancellation of an attempt is ours",
+        "_sending",
+        "            if fired and task.uncancel() <= before:\n",
+        "            if fired and task.uncancel() is not None:\n",
+        TIME,
+    ),
+    mutant(
+        "an inherited deadline is ignored",
+        "_sending",
+        "if limit is not None and ambient.get() is None:",
+        "if limit is not None:",
+        TIME,
+    ),
+    mutant(
+        "phases are not cut",
+        "_propagation",
+        "        if seconds is None or seconds > left:\n            break\n",
+        "        if seconds is None:\n            break\n",
+        TIME,
+    ),
+    mutant(
+        "open phases stay open",
+        "_propagation",
+        "        if seconds is None or seconds > left:\n            break\n",
+        "        if seconds is not None and seconds > left:\n            break\n",
+        TIME,
+    ),
+    mutant("a phase is cut to nothing", "_propagation", "    left = max(left, _SHORTEST)\n", "", TIME),
+    mutant(
+        "the attempts of others are counted on",
+        "_sending",
+        "if number == 1 and not (FURTHER and attempt_number() != 1):",
+        "if number == 1:",
+        RETRY,
+    ),
+    mutant(
+        "attempts are not counted", "_sending", "    counted = numbered(number)\n", "    counted = numbered(1)\n", RETRY
+    ),
+    mutant(
+        "the budget knows no first attempts",
+        "_sending",
+        "            retry._budget.deposit()\n",
+        "            pass\n",
+        f"{RETRY}::test_the_budget_counts_first_attempts",
+    ),
+    mutant(
+        "a stop strategy starts late",
+        "_sending",
+        "return None if retry._stop is None else Repetition",
+        "return None if True else Repetition",
+        f"{RETRY}::test_a_stop_strategy_counts_from_the_start_of_the_request",
+    ),
+    mutant(
+        "only our own statuses are looked at",
+        "_sending",
+        "retry._inspects_results or retry._retry_if is not is_unwanted or is_unwanted(response)",
+        "is_unwanted(response)",
+        RETRY,
+    ),
+    # what travels
+    mutant(
+        "the id overwrites",
+        "_propagation",
+        "identity is not None and _REQUEST_ID not in present",
+        "identity is not None",
+        HEADERS,
+    ),
+    mutant(
+        "the trace overwrites",
+        "_propagation",
+        "trace is not None and _TRACEPARENT not in present",
+        "trace is not None",
+        HEADERS,
+    ),
+    mutant(
+        "the state overwrites", "_propagation", "child.state and _TRACESTATE not in present", "child.state", HEADERS
+    ),
+    mutant(
+        "the time overwrites",
+        "_propagation",
+        "left is not None and _REQUEST_TIMEOUT not in present",
+        "left is not None",
+        HEADERS,
+    ),
+    mutant("the attempt overwrites", "_propagation", "number > 1 and _ATTEMPT not in present", "number > 1", HEADERS),
+    mutant(
+        "the first attempt is numbered", "_propagation", "number > 1 and _ATTEMPT", "number > 0 and _ATTEMPT", HEADERS
+    ),
+    mutant("the parent-id stays", "_propagation", "child = trace.child()", "child = trace", HEADERS),
+    mutant("the caller's headers are changed", "_propagation", "    headers = type(headers)(headers)\n", "", HEADERS),
+    mutant(
+        "the caller's request is changed",
+        "_propagation",
+        "    copy = object.__new__(type(request))\n    copy.__dict__.update(request.__dict__)\n",
+        "    copy = request\n",
+        HEADERS,
+    ),
+    # origins
+    mutant(
+        "an entered origin is not in use",
+        "_origins",
+        "                machine.begin_locked(entry, self._clock.now())\n",
+        "",
+        LAYERS,
+    ),
+    mutant(
+        "what was handed over is not seen",
+        "_origins",
+        "if entry is not None and not machine.late:",
+        "if entry is not None:",
+        f"{LAYERS}::test_what_was_handed_over_is_applied_first",
+    ),
+    mutant(
+        "leaving does not look again",
+        "_origins",
+        "        if machine.late or machine.outbox:\n            machine.unlocked()\n",
+        "",
+        LAYERS,
+    ),
+    mutant("a layer is a factory", "_origins", " or isinstance(factory, Layer))", ")", ARGUMENTS),
+    mutant(
+        "an override is not checked", "_settings", "changes[key] = flag(name, value)", "changes[key] = value", ARGUMENTS
+    ),
+    mutant(
+        "a freed stream is not known as one",
+        "_settings",
+        '                    changes["streams"] = True\n',
+        "                    pass\n",
+        LAYERS,
+    ),
+]
