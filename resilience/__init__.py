@@ -6,8 +6,10 @@ from ._buckets import Reservation
 from ._circuit import BreakerStatistics, Mode, State
 from ._layer import Layer
 from ._lease import Lease
+from ._limiter_questions import Quota
 from ._limits import Rate, SlidingWindow
 from ._machine import Verdict
+from ._memory_store import MemoryStore
 from ._policy import Guard, Policy
 from ._slot import PoolStatistics
 from ._window import CountWindow, TimeWindow
@@ -41,6 +43,7 @@ from .events import (
     Event,
     KeyEvicted,
     KeysOverflowed,
+    LeaseLost,
     Listener,
     PoolCreationFailed,
     PoolResourceClosed,
@@ -49,6 +52,8 @@ from .events import (
     ProbeExpired,
     RetryScheduled,
     RetryStopped,
+    StoreRecovered,
+    StoreUnavailable,
     Subscription,
     log_events,
     subscribe,
@@ -64,12 +69,14 @@ from .exceptions import (
     PoolExhaustedError,
     RateLimitExceededError,
     ResilienceError,
+    StoreUnavailableError,
 )
 from .keyed import Keyed, KeyedStatistics
 from .pipeline import Pipeline, PipelineDescription
 from .pool import Pool
-from .rate_limiter import Quota, RateLimiter, RateLimiterStatistics
+from .rate_limiter import RateLimiter, RateLimiterStatistics
 from .retry import Retry, RetryStatistics, Strategy
+from .store import Store
 from .throttle import Throttle, ThrottleStatistics
 from .timeout import Timeout, TimeoutStatistics
 
@@ -106,7 +113,9 @@ __all__ = [
     "KeysOverflowed",
     "Layer",
     "Lease",
+    "LeaseLost",
     "Listener",
+    "MemoryStore",
     "Mode",
     "Pipeline",
     "PipelineDescription",
@@ -136,6 +145,10 @@ __all__ = [
     "RetryStopped",
     "SlidingWindow",
     "State",
+    "Store",
+    "StoreRecovered",
+    "StoreUnavailable",
+    "StoreUnavailableError",
     "Strategy",
     "Subscription",
     "Throttle",

@@ -136,8 +136,9 @@ class Policy(Layer):
 
     def _forsake(self, wait: Wait) -> None:
         """The caller of `wait` is gone. It may be a finaliser that tells us, so this never blocks either."""
-        self._machine.late.append((self._leave_locked, wait, ABANDONED))
-        self._machine.unlocked()
+        if wait.decision is None:  # those tidy up after themselves
+            self._machine.late.append((self._leave_locked, wait, ABANDONED))
+            self._machine.unlocked()
 
     def _leave_locked(self, wait: Wait, verdict: Verdict) -> Iterable[Ticket]:
         """Undo what `wait` holds: its place, its reservation, or the permit it was granted meanwhile."""
@@ -343,6 +344,11 @@ class Guard:
         """Tell the policy what the call returned, for policies that look at results."""
         self._result = result
 
+    @property
+    def permit(self) -> Any:
+        """The permit while the call runs, or None. It is opaque, but for the `fence` of a shared bulkhead's."""
+        return None if self._permit is _UNSET else self._permit
+
     def release(self) -> Any:
         """Take the permit out; settling it is the caller's business from now on."""
         permit, self._permit = self._permit, _UNSET
@@ -369,8 +375,7 @@ class Guard:
         told, self._error, self._result = self._error, None, _UNSET
         if permit is _UNSET:
             return
-        if error is None:
-            error = told
+        error = told if error is None else error
         if error is not None:
             self._policy._fail(permit, error)
         elif result is not _UNSET and self._policy._judges_results:

@@ -98,7 +98,8 @@ class Wait:
         began = clock.now()
         granted = True
         try:
-            policy._warn_if_blocking_a_loop()
+            if self.decision is None:
+                policy._warn_if_blocking_a_loop()
             if self.ticket is not None:
                 granted = self.ticket.block(clock, self._limit())
             elif self.decision is not None:
@@ -108,7 +109,8 @@ class Wait:
         except BaseException:
             policy._forsake(self)
             raise
-        return self._over(granted, clock.now() - began)
+        permit = self._over(granted, clock.now() - began)
+        return permit.block() if type(permit) is Wait else permit  # a decision may be to wait on
 
     async def suspend(self) -> Any:
         """Wait in this task; returns the permit or raises a rejection. Whatever happens, nothing leaks."""
@@ -126,7 +128,8 @@ class Wait:
         except BaseException:
             policy._forsake(self)
             raise
-        return self._over(granted, clock.now() - began)
+        permit = self._over(granted, clock.now() - began)
+        return await permit.suspend() if type(permit) is Wait else permit
 
     def _limit(self) -> float | None:
         left = deadline.remaining()

@@ -18,7 +18,9 @@ from typing import Any
 
 from . import _arguments
 from ._machine import Machine
+from ._shared_budget import SharedAccount
 from .clock import Clock, checked
+from .store import Store, checked_store
 
 _BUCKETS = 10
 
@@ -36,7 +38,7 @@ class RetryBudgetStatistics:
 class _Account(Machine):
     """Two counts in each of ten buckets; what leaves the window leaves it a bucket at a time."""
 
-    __slots__ = ("_buckets", "_edge", "_index", "_width", "deposits", "refused", "withdrawals")
+    __slots__ = ("_buckets", "_edge", "_index", "_width", "deposits", "refused", "shared", "withdrawals")
 
     def __init__(self, width: float) -> None:
         super().__init__()
@@ -45,6 +47,12 @@ class _Account(Machine):
         self._index = 0
         self._edge = -math.inf
         self.deposits = self.withdrawals = self.refused = 0
+        self.shared: SharedAccount | None = None
+
+    def forked(self) -> None:
+        super().forked()
+        if self.shared is not None:
+            self.shared.forked()
 
     def bucket_locked(self, now: float) -> list[int]:
         if now >= self._edge:
@@ -63,7 +71,8 @@ class RetryBudget:
     """A shared allowance for retries; give the same object to several `Retry` layers.
 
     `ratio` is retries per first attempt, `minimum_per_second` the retries per second allowed regardless of traffic,
-    `window` the seconds looked back on.
+    `window` the seconds looked back on. With a `store` all budgets of that `name` are one; see `_shared_budget.py` for
+    how exactly.
     """
 
     def __init__(
@@ -73,6 +82,7 @@ class RetryBudget:
         window: float | timedelta = 10.0,
         name: str | None = None,
         *,
+        store: Store | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.ratio = _arguments.number("ratio", ratio, zero=True, maximum=1000.0)
@@ -88,6 +98,9 @@ class RetryBudget:
                 "ratio must be above 0 if minimum_per_second * window is below 1, or nothing is ever retried"
             )
         self._account = _Account(self.window / _BUCKETS)
+        store = checked_store(store, self.name)
+        self._shared = None if store is None else SharedAccount(store, str(self.name), self.window, self._clock)
+        self._account.shared = self._shared
 
     def deposit(self) -> None:
         """Record a first attempt."""
@@ -95,18 +108,28 @@ class RetryBudget:
         with account.lock:
             account.bucket_locked(now)[0] += 1
             account.deposits += 1
+            if self._shared is not None:
+                self._shared.count_locked(retry=False)
+        if self._shared is not None:
+            self._shared.tell(now, retry=False)
 
     def withdraw(self) -> bool:
         """Take the allowance for one retry; False if there is none left."""
+        if self._shared is not None:
+            self._shared.refresh()
         account, now = self._account, self._clock.now()
         with account.lock:
             bucket = account.bucket_locked(now)
-            if self._balance_locked() < 1.0 - 1e-9:
+            if self._balance_locked(now) < 1.0 - 1e-9:
                 account.refused += 1
                 return False
             bucket[1] += 1
             account.withdrawals += 1
-            return True
+            if self._shared is not None:
+                self._shared.count_locked(retry=True)
+        if self._shared is not None:
+            self._shared.tell(now, retry=True)
+        return True
 
     def statistics(self) -> RetryBudgetStatistics:
         """A consistent snapshot."""
@@ -114,7 +137,7 @@ class RetryBudget:
         with account.lock:
             account.bucket_locked(now)
             return RetryBudgetStatistics(
-                account.deposits, account.withdrawals, max(0.0, self._balance_locked()), account.refused
+                account.deposits, account.withdrawals, max(0.0, self._balance_locked(now)), account.refused
             )
 
     def __repr__(self) -> str:
@@ -123,8 +146,20 @@ class RetryBudget:
             f" and {self.minimum_per_second:g} a second>"
         )
 
-    def _balance_locked(self) -> float:
-        return self.ratio * self._account.deposits + self._free - self._account.withdrawals
+    def _balance_locked(self, now: float) -> float:
+        deposits: float = self._account.deposits
+        withdrawals: float = self._account.withdrawals
+        if self._shared is not None:
+            if not self._shared.store.available:
+                match self._shared.store.on_error:
+                    case "open":
+                        return math.inf
+                    case "closed":
+                        return 0.0
+                    case _:
+                        pass
+            deposits, withdrawals = self._shared.counts(now) or (deposits, withdrawals)
+        return self.ratio * deposits + self._free - withdrawals
 
 
 def checked_budget(value: Any) -> RetryBudget | None:

@@ -19,11 +19,13 @@ from . import _arguments, deadline
 from ._layer import refuse_bare
 from ._machine import SUCCESS, Machine, Verdict
 from ._policy import Policy
+from ._shared_bulkhead import Lease, SharedSlots
 from ._ticket import Ticket
 from ._wait import Wait
 from .clock import Clock
 from .events import SUBSCRIBERS, CallQueued, Listener
 from .exceptions import BulkheadFullError, CallRejectedError, DeadlineExceededError
+from .store import Store, checked_store
 
 _refused = BulkheadFullError.__new__  # makes one without running any Python code
 
@@ -65,7 +67,8 @@ class Bulkhead(Policy):
 
     `max_concurrency` calls run at once, up to `max_queue` more wait in order for at most `max_wait` seconds (None: as
     long as the deadline allows). Raises `BulkheadFullError` when the queue is full or the wait too long, and
-    `DeadlineExceededError` when the deadline comes first.
+    `DeadlineExceededError` when the deadline comes first. With a `store` the limit is shared by all bulkheads of that
+    `name`; see `_shared_bulkhead.py`. The permit then has a fencing number, `guard.permit.fence`.
     """
 
     _machine: _Slots
@@ -78,15 +81,20 @@ class Bulkhead(Policy):
         max_queue: int = 0,
         max_wait: float | timedelta | None = 30.0,
         name: str | None = None,
+        store: Store | None = None,
         clock: Clock | None = None,
         listeners: Iterable[Listener] = (),
     ) -> None:
         refuse_bare(Bulkhead, max_concurrency)
         super().__init__(name, clock, listeners)
+        store = checked_store(store, name)
         self._machine = _Slots(
             _arguments.count("max_concurrency", max_concurrency), _arguments.count("max_queue", max_queue, minimum=0)
         )
+        self._shared: SharedSlots | None = None
         self._configure(max_wait=max_wait)
+        if store is not None:
+            self._share(store)
 
     def admit(self, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         machine = self._machine
@@ -125,6 +133,8 @@ class Bulkhead(Policy):
                     woken = self._release_locked(permit, verdict)
                 elif permit == machine.generation:
                     machine.used -= 1
+                elif type(permit) is Lease:
+                    machine.late.append((self._release_locked, permit, verdict))
             finally:
                 free.append(None)
             if woken:
@@ -135,6 +145,10 @@ class Bulkhead(Policy):
     def resize(self, max_concurrency: int) -> None:
         """Change the limit. Growing lets waiters in at once; shrinking lets running calls finish."""
         capacity = _arguments.count("max_concurrency", max_concurrency)
+        if self._shared is not None:
+            self._shared.capacity = capacity
+            self._shared.alone.resize(capacity)
+            return
         machine = self._machine
         with machine.lock:
             machine.capacity = capacity
@@ -143,7 +157,9 @@ class Bulkhead(Policy):
         machine.unlocked()
 
     def statistics(self) -> BulkheadStatistics:
-        """A consistent snapshot."""
+        """A consistent snapshot; with a store, what this process has of it."""
+        if self._shared is not None:
+            return self._shared_statistics(self._shared)
         machine = self._machine
         with machine.lock:
             woken = machine.caught_up_locked()
@@ -159,10 +175,10 @@ class Bulkhead(Policy):
         return self.statistics().in_use == 0
 
     def __repr__(self) -> str:
-        machine = self._machine
+        now = self.statistics()
         return (
-            f"<Bulkhead {self.name or 'unnamed'}: {machine.used} of {machine.capacity} in use,"
-            f" {len(machine.queue)} of {machine.max_queue} waiting>"
+            f"<Bulkhead {self.name or 'unnamed'}: {now.in_use} of {now.max_concurrency} in use,"
+            f" {now.waiting} of {now.max_queue} waiting>"
         )
 
     # -- private transitions -------------------------------------------------------------------------------------------
@@ -176,7 +192,27 @@ class Bulkhead(Policy):
             self._max_wait = _arguments.optional_seconds("max_wait", changes["max_wait"], zero=True)
         super()._configure(**changes)
 
+    def _share(self, store: Store) -> None:
+        """Let the store decide. The slots here are those for when it does not answer."""
+        machine = self._machine
+        turn = Bulkhead(1, max_queue=machine.max_queue - 1, max_wait=None) if machine.max_queue else None
+        alone = Bulkhead(machine.capacity, max_queue=machine.max_queue, name=self.name, clock=self._clock)
+        self._shared = SharedSlots(store, str(self.name), machine.capacity, turn, alone)
+        # Nothing of its own to give away, and never quick to refuse: each call comes to `_admit_or_queue`.
+        self._machine = _Slots(0, 1)
+
+    def _shared_statistics(self, shared: SharedSlots) -> BulkheadStatistics:
+        turn = None if shared.turn is None else shared.turn.statistics()
+        waiting, places, turned_away = 0, 0, 0
+        if turn is not None:
+            waiting, places, turned_away = turn.in_use + turn.waiting, turn.max_queue + 1, turn.rejected
+        return BulkheadStatistics(
+            shared.capacity, places, shared.held(), waiting, shared.queued, shared.rejected + turned_away
+        )
+
     def _admit_or_queue(self) -> Any:
+        if self._shared is not None:
+            return self._shared.admit(self)
         machine = self._machine
         left = deadline.remaining()
         refusal: CallRejectedError | None = None
@@ -208,6 +244,8 @@ class Bulkhead(Policy):
     def _release_locked(self, permit: Any, verdict: Verdict) -> Iterable[Ticket]:
         machine = self._machine
         if permit != machine.generation:
+            if type(permit) is Lease and self._shared is not None:
+                self._shared.settle(permit)
             return ()
         machine.used -= 1
         return self._fill_locked()
@@ -252,7 +290,8 @@ class Bulkhead(Policy):
 
     def _longest_wait(self) -> float | None:
         """Seconds that a call can wait here; None if nothing but the deadline bounds it."""
-        return self._max_wait if self._machine.max_queue else 0.0
+        queue = self._machine.max_queue if self._shared is None else self._shared.turn
+        return self._max_wait if queue else 0.0
 
     def _waited_too_long(self) -> CallRejectedError:
         return BulkheadFullError(self.name)

@@ -22,7 +22,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from . import _arguments
 from ._circuit import CLOSED, UNCOUNTED, BreakerStatistics, Circuit, Mode, State, Timed
@@ -30,11 +30,13 @@ from ._failures import ExceptionTest, exception_test, refuse_what_never_opens
 from ._layer import AnyFunction, StepFactory, Stream, drive, refuse_bare, stepped
 from ._machine import ABANDONED, FAILURE, SUCCESS, Verdict
 from ._policy import Guard, Policy
+from ._shared_circuit import ASK, SharedCircuit
 from ._wait import Meter, meter, running_meter
 from ._window import CountWindow, TimeWindow
 from .clock import Clock
 from .events import SUBSCRIBERS, CallFailed, CallRejected, CallSucceeded, Listener
 from .exceptions import CircuitOpenError
+from .store import Store, checked_store
 
 _DEFAULT_WINDOW = TimeWindow(30.0, buckets=10)
 _refused = CircuitOpenError.__new__  # makes one without running any Python code
@@ -53,6 +55,8 @@ class CircuitBreaker(Policy):
     `failure_on` (types or a predicate) says which exceptions are failures; all others, and those in `ignore`, count as
     neither failure nor success. `failure_if` looks at results. `mode` is "enabled", "shadow" (decides and records but
     never rejects) or "disabled", and may be changed at any time.
+
+    With a `store` all breakers of that `name` are one circuit; see `_shared_circuit.py` for what `advisory` changes.
 
     Raises `CircuitOpenError` with the true remaining `retry_after`.
     """
@@ -80,26 +84,33 @@ class CircuitBreaker(Policy):
         ignore: ExceptionTest = (),
         failure_if: Callable[[Any], bool] | None = None,
         mode: Mode = "enabled",
+        store: Store | None = None,
+        advisory: bool = False,
         clock: Clock | None = None,
         rng: random.Random | None = None,
         listeners: Iterable[Listener] = (),
     ) -> None:
         refuse_bare(CircuitBreaker, name)
         super().__init__(name, clock, listeners)
-        self._machine = Circuit(
-            window=window,
-            failure_rate=failure_rate,
-            minimum_calls=minimum_calls,
-            failure_threshold=failure_threshold,
-            slow_call_rate=slow_call_rate,
-            recovery_time=recovery_time,
-            max_recovery_time=max_recovery_time,
-            jitter=jitter,
-            half_open_max_calls=half_open_max_calls,
-            success_threshold=success_threshold,
-            probe_lease=probe_lease,
-            rng=rng,
-        )
+        options: dict[str, Any] = {
+            "window": window,
+            "failure_rate": failure_rate,
+            "minimum_calls": minimum_calls,
+            "failure_threshold": failure_threshold,
+            "slow_call_rate": slow_call_rate,
+            "recovery_time": recovery_time,
+            "max_recovery_time": max_recovery_time,
+            "jitter": jitter,
+            "half_open_max_calls": half_open_max_calls,
+            "success_threshold": success_threshold,
+            "probe_lease": probe_lease,
+            "rng": rng,
+        }
+        store = checked_store(store, name)
+        if store is None:
+            self._machine = Circuit(**options)
+        else:
+            self._machine = SharedCircuit(store, str(name), self._clock, self._note, advisory, **options)
         self._configure(
             failure_on=failure_on, ignore=ignore, failure_if=failure_if, slow_call_duration=slow_call_duration
         )
@@ -120,6 +131,8 @@ class CircuitBreaker(Policy):
                 machine.rejected += 1  # a statistic; a lost count under contention is cheaper than a lock
                 raise _refused(CircuitOpenError, self.name, wait)
             permit = self._admit_slowly()
+            if type(permit) is not int:
+                return permit
         if self._timed or SUBSCRIBERS or self._listeners:
             return self._started(permit)
         return permit
@@ -222,23 +235,33 @@ class CircuitBreaker(Policy):
             self._timed = self._slow_after is not None
         super()._configure(**changes)
 
-    def _admit_slowly(self) -> int:
+    def _admit_slowly(self) -> Any:
         machine = self._machine
         now = self._clock.now()
         with machine.lock:
             machine.caught_up_locked()
             permit, retry_after = machine.admit_locked(now, self._note)
-            shadow = permit is None and machine.mode == "shadow"
             if permit is None:
                 machine.rejected += 1
+        if permit == ASK:
+            return cast("SharedCircuit", machine).ask(self)
+        return self._decided(permit, retry_after, started=False)
+
+    def _decided(self, permit: int | None, retry_after: float | None, *, started: bool = True) -> Any:
+        """The permit of a call as the machine has decided, or the rejection."""
+        machine = self._machine
+        shadow = permit is None and machine.mode == "shadow"
         if machine.late or machine.outbox:
             self._deliver(permit)
         if shadow:
             self._tell(CallRejected, retry_after=retry_after, shadow=True)
-            return UNCOUNTED
-        if permit is None:
-            reason = "the circuit is isolated until it is reset" if retry_after is None else None
+            permit = UNCOUNTED
+        elif permit is None:
+            isolated = machine.state is State.ISOLATED
+            reason = "the circuit is isolated until it is reset" if isolated else None
             raise self._rejected(CircuitOpenError(self.name, retry_after, reason=reason))
+        if started and (self._timed or SUBSCRIBERS or self._listeners):
+            return self._started(permit)
         return permit
 
     def _started(self, permit: int) -> Timed:

@@ -133,6 +133,24 @@ class KeyEvicted(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoreUnavailable(Event):
+    """A store of shared state (`policy` is its name) fails; until it recovers its policies do as `on_error` says."""
+
+    error: BaseException | None
+    on_error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreRecovered(Event):
+    """A store of shared state answers again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseLost(Event):
+    """A slot of a shared bulkhead was not renewed in time and may be somebody else's, while its call goes on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolResourceCreated(Event):
     """A pool created a resource, which took `seconds`."""
 
@@ -237,6 +255,9 @@ _LEVELS: dict[type[Event], str] = {
     RetryStopped: "warning",
     CallTimedOut: "warning",
     KeysOverflowed: "warning",
+    StoreUnavailable: "warning",
+    StoreRecovered: "info",
+    LeaseLost: "warning",
     PoolCreationFailed: "warning",
     PoolResourceLeaked: "warning",
 }

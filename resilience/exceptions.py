@@ -10,7 +10,8 @@
     │   ├── PoolExhaustedError
     │   ├── PoolClosedError
     │   └── DeadlineExceededError    also a TimeoutError: the remaining time could not fit the call at all
-    └── CallTimeoutError             also a TimeoutError: the call ran and was cut off
+    ├── CallTimeoutError             also a TimeoutError: the call ran and was cut off
+    └── StoreUnavailableError        a store did not answer; policies never let it out
 
 Errors are cheap to raise: they carry their facts and build a message only when somebody reads it. All of them can be
 pickled, notes included. A rejection is a local decision, not an answer of the dependency, and is always a fresh object.
@@ -161,6 +162,21 @@ class CallTimeoutError(ResilienceError, TimeoutError):
         if self.timeout is not None:
             message = f"the call took longer than {self.timeout:g} s and was cut off"
         return message if self.policy is None else f"{self.policy}: {message}"
+
+
+class StoreUnavailableError(ResilienceError):
+    """A store of shared state gave no answer in time, or a wrong one; its cause says which.
+
+    Policies never let it out: they do what the store's `on_error` says. It is for those who use a store directly.
+    """
+
+    def __init__(self, store: str | None = None, retry_after: float | None = None) -> None:
+        super().__init__(store, retry_after)
+        self.store = store
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return f"{self.store or 'the store'}: no answer"
 
 
 class PipelineWarning(UserWarning):

@@ -20,31 +20,21 @@ from datetime import timedelta
 from typing import Any
 
 from . import _arguments, deadline
-from ._buckets import OVERFLOW, Buckets, Charge, Decision, Reservation
+from ._buckets import Buckets, Charge, Decision, Reservation
 from ._layer import AnyFunction, refuse_bare
 from ._limited import limited, limited_async
-from ._limits import Algorithm, All, Gcra, Rate, SlidingLog, SlidingWindow, ahead, whole_calls
+from ._limiter_questions import ALL, LimiterQuestions, checked_cost
+from ._limits import Algorithm, All, Gcra, Rate, SlidingLog, SlidingWindow
 from ._machine import ABANDONED, FAILURE, SUCCESS, Verdict
-from ._policy import Policy
+from ._shared_limiter import SharedCharge, SharedLimit, SharedReservation
 from ._ticket import Ticket
 from ._wait import Wait
 from .clock import Clock
 from .events import SUBSCRIBERS, CallQueued, KeysOverflowed, Listener
 from .exceptions import CallRejectedError, DeadlineExceededError, RateLimitExceededError
+from .store import Store, checked_store
 
 _EXEMPT = 0  # the permit of calls with nothing to settle
-_ALL = None  # the key of a limiter without keys; with keys, None is a call that is exempt
-_NUMBERS = (int, float)
-
-
-@dataclass(frozen=True, slots=True)
-class Quota:
-    """What is left for a key: whole calls `remaining` of `limit`, seconds until all of it is back, and until one is."""
-
-    limit: float
-    remaining: int
-    reset_after: float
-    retry_after: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +46,7 @@ class RateLimiterStatistics:
     overflowing: bool
 
 
-class RateLimiter(Policy):
+class RateLimiter(LimiterQuestions):
     """Limit calls to `rate` per `period` seconds, of which `burst` (default `max(1, rate)`) may come at once.
 
     `also` names further `Rate`s, taken together with the first or not at all; `limiter=SlidingWindow(limit, window)`
@@ -66,7 +56,8 @@ class RateLimiter(Policy):
 
     Raises `RateLimitExceededError` with `limit`, `remaining`, `reset_after` and the exact `retry_after` if the call
     would have to wait longer than `max_wait` seconds (None: no limit), and `DeadlineExceededError` if the wait would
-    pass the deadline.
+    pass the deadline. With a `store` the limit is shared by all limiters of that `name`; `rate`, `burst` and `also`
+    are each instance's own and should agree.
     """
 
     _machine: Buckets
@@ -86,11 +77,13 @@ class RateLimiter(Policy):
         max_keys: int = 100_000,
         limiter: SlidingWindow | None = None,
         name: str | None = None,
+        store: Store | None = None,
         clock: Clock | None = None,
         listeners: Iterable[Listener] = (),
     ) -> None:
         refuse_bare(RateLimiter, rate, functions=True)
         super().__init__(name, clock, listeners)
+        store = checked_store(store, name)
         if limiter is not None:
             if not isinstance(limiter, SlidingWindow):
                 raise TypeError(f"limiter must be a SlidingWindow or None, not {_arguments.shown(limiter)}")
@@ -113,12 +106,13 @@ class RateLimiter(Policy):
             _arguments.plain("rate", rate, takes=1) if callable(rate) else None,
             _arguments.count("max_keys", max_keys),
         )
+        self._shared = None if store is None else SharedLimit(store, str(name), self._machine, self._clock)
         self._configure(max_wait=max_wait, key=key, cost=cost, charge_if=charge_if)
 
     def admit(self, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         machine = self._machine
         if self._key is None:
-            key: Hashable = _ALL
+            key: Hashable = ALL
         elif (key := self._key(*args, **(kwargs or {}))) is None:
             return _EXEMPT
         if self._constant_cost:
@@ -156,7 +150,7 @@ class RateLimiter(Policy):
                     if wait > 0.0:  # or rounding is all there is to wait for
                         machine.rejected += 1  # a statistic; a lost count under contention is cheaper than a lock
                         raise RateLimitExceededError(self.name, wait, plain.burst, 0, tat - now)
-        cost = self._fixed_cost if self._cost_of is None else _checked_cost(self._cost_of(*args, **(kwargs or {})))
+        cost = self._fixed_cost if self._cost_of is None else checked_cost(self._cost_of(*args, **(kwargs or {})))
         return self._admit_slowly(key, cost)
 
     def settle(self, permit: Any, verdict: Verdict = SUCCESS) -> None:
@@ -164,6 +158,8 @@ class RateLimiter(Policy):
             machine = self._machine
             machine.late.append((self._charge_locked, permit, verdict))
             machine.unlocked()
+        elif type(permit) is SharedCharge and self._shared is not None:
+            self._shared.settle(permit, verdict)
 
     def judge(self, error: BaseException) -> Verdict:
         """FAILURE means that the call pays: whatever `charge_if` says so of."""
@@ -171,44 +167,6 @@ class RateLimiter(Policy):
         if verdict is FAILURE and isinstance(error, asyncio.CancelledError):  # by our own deadline: an outcome as well
             return self._judge_exception(error)
         return verdict
-
-    def peek(self, key: Hashable = _ALL) -> Quota:
-        """What is left for `key` now; takes nothing."""
-        machine, now, rate = self._machine, self._clock.now(), self._rate_of(self._known(key))
-        with machine.lock:
-            machine.caught_up_locked()
-            algorithm, table = machine.algorithm_locked(rate), machine.table
-            state = table.states.get(key)
-            if state is None and len(table) >= table.max_keys and table.live(now, algorithm) >= table.max_keys:
-                state = table.states.get(OVERFLOW)
-            if state is None:
-                state = algorithm.fresh()
-            retry_after = ahead(algorithm.earliest(state, now, 1.0), now)
-            reset_after = max(0.0, algorithm.rests_at(state) - now)
-            quota = Quota(algorithm.capacity, whole_calls(algorithm, state, now), reset_after, retry_after)
-        machine.unlocked()
-        return quota
-
-    def reserve(self, key: Hashable = _ALL, cost: float = 1, max_wait: float | None = None) -> Reservation:
-        """Take tokens now for a call that the caller starts after `reservation.delay` seconds.
-
-        Raises RateLimitExceededError if that is longer than `max_wait` (None: no limit) or can never be.
-        """
-        limit = math.inf if max_wait is None else _arguments.seconds("max_wait", max_wait, zero=True)
-        taken = self._take(self._known(key), _checked_cost(cost), limit, None)
-        if not isinstance(taken, Reservation):
-            raise self._rejected(taken, key)
-        return taken
-
-    def reset(self, key: Hashable = _ALL) -> None:
-        """Give `key` its full burst back."""
-        self._known(key)
-        machine = self._machine
-        with machine.lock:
-            machine.caught_up_locked()
-            if key in machine.table.states:
-                machine.table.states[key] = machine.algorithm.fresh()
-        machine.unlocked()
 
     def update(
         self,
@@ -279,7 +237,7 @@ class RateLimiter(Policy):
             raise ValueError(
                 "charge_if takes tokens after the call, so nothing is reserved before it: max_wait must be 0"
             )
-        short_way = self._charge_if is None and self._machine.plain is not None
+        short_way = self._charge_if is None and self._machine.plain is not None and self._shared is None
         self._constant_cost = self._fixed_cost if short_way else 0.0
         # With a cost of at most one call, a refusal means that none is left, and there is nothing else to find out.
         self._rejects_at_once = self._max_wait == 0.0 and 0.0 < self._constant_cost <= 1.0
@@ -301,7 +259,7 @@ class RateLimiter(Policy):
         return None if self._max_wait == math.inf else self._max_wait
 
     def _known(self, key: Hashable) -> Hashable:
-        if (key is _ALL) != (self._key is None):
+        if (key is ALL) != (self._key is None):
             raise TypeError("this limiter has no keys" if self._key is None else "this limiter is keyed: pass the key")
         _arguments.hashable("key", key)
         return key
@@ -313,6 +271,12 @@ class RateLimiter(Policy):
 
     def _admit_slowly(self, key: Hashable, cost: float) -> Any:
         _arguments.hashable("key", key)
+        if self._shared is not None:
+            pays_later = self._charge_if is not None
+            return self._shared.admit(self, key, cost, self._max_wait, self._rate_of(key), pays_later)
+        return self._admit_locally(key, cost)
+
+    def _admit_locally(self, key: Hashable, cost: float) -> Any:
         if self._charge_if is not None:
             return self._look(key, cost)
         taken = self._take(key, cost, self._max_wait, deadline.remaining() if self._max_wait else None)
@@ -379,11 +343,8 @@ class RateLimiter(Policy):
         return ()
 
     def _leave_locked(self, wait: Wait, verdict: Verdict) -> Iterable[Ticket]:
-        self._machine.cancel_locked(wait.permit)
+        if type(wait.permit) is SharedReservation:
+            wait.permit.forsake()
+        else:
+            self._machine.cancel_locked(wait.permit)
         return ()
-
-
-def _checked_cost(cost: Any) -> float:
-    if type(cost) in _NUMBERS and 0.0 <= cost < 1e300:
-        return float(cost)
-    return _arguments.number("cost", cost, zero=True)

@@ -82,6 +82,11 @@ class Colour:
 
     def close(self) -> None:
         if self._loop is not None:
+            tasks = asyncio.all_tasks(self._loop)  # what a store sends in the background
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                self._loop.run_until_complete(asyncio.wait(tasks))
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()
 
@@ -100,6 +105,29 @@ def colour(request: pytest.FixtureRequest, clock: ManualClock) -> Iterator[Colou
     colour = Colour(request.param, clock)
     yield colour
     colour.close()
+
+
+@pytest.fixture(scope="session")
+def redis_for_answers() -> Iterator[Any]:
+    """A server that all tests share; each uses a prefix of its own."""
+    from tests import redis_server as servers
+
+    server = servers.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def redis_server() -> Iterator[Any]:
+    """A real server of this test alone, to pause and to kill."""
+    from tests import redis_server as servers
+
+    server = servers.start()
+    if not server.faults:
+        server.close()
+        pytest.skip("redis-server is not installed, and fakeredis cannot be paused or killed")
+    yield server
+    server.close()
 
 
 @pytest.fixture(

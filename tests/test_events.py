@@ -29,6 +29,7 @@ from resilience import (
     Event,
     KeyEvicted,
     KeysOverflowed,
+    LeaseLost,
     PoolCreationFailed,
     PoolResourceClosed,
     PoolResourceCreated,
@@ -38,6 +39,8 @@ from resilience import (
     Retry,
     RetryScheduled,
     RetryStopped,
+    StoreRecovered,
+    StoreUnavailable,
     bound,
     events,
     log_events,
@@ -49,6 +52,7 @@ from tests.conftest import Colour
 KINDS = [kind for kind in vars(events).values() if isinstance(kind, type) and issubclass(kind, Event)]
 FACTS: dict[str, Any] = {
     "policy": "payments",
+    "on_error": "local",
     "time": 5.0,
     "reason": "failure_rate",
     "recovery_time": 5.0,
@@ -98,8 +102,9 @@ def test_an_event_is_a_frozen_slotted_value_with_keyword_facts(kind: type[Event]
 def test_the_names_are_in_the_past_tense_and_public() -> None:
     import resilience
 
-    assert len(KINDS) == 18
-    assert all(kind.__name__.endswith(("ed", "out", "Out")) for kind in KINDS if kind is not Event)
+    assert len(KINDS) == 21
+    endings = ("ed", "out", "Out", "Lost", "Unavailable")
+    assert all(kind.__name__.endswith(endings) for kind in KINDS if kind is not Event)
     assert all(getattr(resilience, kind.__name__) is kind for kind in KINDS)
 
 
@@ -361,6 +366,9 @@ LEVELS = {
     CallTimedOut: ("warning", "call_timed_out"),
     KeysOverflowed: ("warning", "keys_overflowed"),
     KeyEvicted: ("debug", "key_evicted"),
+    StoreUnavailable: ("warning", "store_unavailable"),
+    StoreRecovered: ("info", "store_recovered"),
+    LeaseLost: ("warning", "lease_lost"),
     PoolResourceCreated: ("debug", "pool_resource_created"),
     PoolCreationFailed: ("warning", "pool_creation_failed"),
     PoolResourceClosed: ("debug", "pool_resource_closed"),

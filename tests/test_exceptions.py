@@ -24,6 +24,7 @@ from resilience.exceptions import (
     PoolExhaustedError,
     RateLimitExceededError,
     ResilienceError,
+    StoreUnavailableError,
 )
 from resilience.testing import ManualClock
 from tests.conftest import Colour
@@ -38,6 +39,7 @@ TREE: dict[type[Exception], tuple[type[Exception], ...]] = {
     PoolClosedError: (CallRejectedError,),
     DeadlineExceededError: (CallRejectedError, TimeoutError),
     CallTimeoutError: (ResilienceError, TimeoutError),
+    StoreUnavailableError: (ResilienceError,),
     PipelineWarning: (UserWarning,),
 }
 
@@ -61,6 +63,7 @@ def examples() -> list[Exception]:
         PoolClosedError("pool"),
         DeadlineExceededError("total", 4.0),
         CallTimeoutError("attempt", 2.5),
+        StoreUnavailableError("redis", 0.5),
         TeamError("red"),
     ]
 

@@ -5,4 +5,6 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("resilience_redis needs redis: pip install 'resilience-patterns[redis]'") from error
 
-__all__: list[str] = []
+from ._redis_store import RedisStore
+
+__all__ = ["RedisStore"]

@@ -1,0 +1,555 @@
+"""RedisStore on a real server: in both colours, with hostile keys, with everything that can go wrong with a server."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+import redis.asyncio
+from resilience_redis import RedisStore
+from resilience_redis._connections import ThreadLines, key_of, packed, understood
+
+from resilience import (
+    Bulkhead,
+    BulkheadFullError,
+    CircuitBreaker,
+    CircuitOpenError,
+    LeaseLost,
+    RateLimiter,
+    RateLimitExceededError,
+    RetryBudget,
+    StoreRecovered,
+    StoreUnavailable,
+    StoreUnavailableError,
+)
+from resilience._courier import Operation
+from resilience.clock import SYSTEM, give_way
+from resilience.testing import recorded_events
+
+numbers = itertools.count()
+GRACE = 0.05  # seconds beyond `store_timeout` that a call may take in trouble
+COUNT = Operation("bulkhead", "count", "x", "none", ())
+
+
+def take(key: str = "none", cost: float = 1.0) -> Operation:
+    return Operation("limiter", "take", "x", key, (1.0, cost, 0.0, 1e300, 1.0, 10.0, 10.0))
+
+
+@pytest.fixture
+def make(redis_for_answers: Any) -> Iterator[Callable[..., RedisStore]]:
+    """Stores that share a server, each test with a prefix of its own."""
+    prefix, stores = f"test-{os.getpid()}-{next(numbers)}", list[RedisStore]()
+
+    def made(server: Any = None, **options: Any) -> RedisStore:
+        options = {"prefix": prefix, "store_timeout": 5.0, **options}
+        stores.append(RedisStore(redis_for_answers.url if server is None else server, **options))
+        return stores[-1]
+
+    yield made
+    for store in stores:
+        store.close()
+    client = redis_for_answers.client()
+    for key in client.scan_iter(f"{prefix}:*"):
+        client.delete(key)
+    client.close()
+
+
+class Colour:
+    """Calls in one colour, in real time: a store's answers come from a real server."""
+
+    def __init__(self, is_async: bool) -> None:
+        self.is_async = is_async
+        self._runner = asyncio.Runner()
+        self.stores: list[RedisStore] = []
+
+    def call(self, policy: Any, body: Callable[[], Any] = lambda: "done") -> Any:
+        if not self.is_async:
+            return policy.call(body)
+
+        async def coroutine() -> Any:
+            return body()
+
+        return self.run(policy.call(coroutine))
+
+    def ask(self, store: RedisStore, operation: Operation) -> Any:
+        return self.run(store.aask(operation)) if self.is_async else store.ask(operation)
+
+    def run(self, awaitable: Awaitable[Any]) -> Any:
+        async def main() -> Any:
+            return await awaitable
+
+        return self._runner.run(main())
+
+    def close(self) -> None:
+        for store in self.stores:
+            self.run(store.aclose())
+        self._runner.close()
+
+
+@pytest.fixture(params=["sync", "async"])
+def colour(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Colour]:
+    colour = Colour(request.param == "async")
+    original = RedisStore.__init__
+
+    def noted(store: RedisStore, *args: Any, **kwargs: Any) -> None:
+        original(store, *args, **kwargs)
+        colour.stores.append(store)
+
+    monkeypatch.setattr(RedisStore, "__init__", noted)
+    yield colour
+    colour.close()
+
+
+def outcome(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except Exception as error:
+        return type(error)
+
+
+def until(condition: Callable[[], Any]) -> None:
+    """Wait for what other threads or processes bring about."""
+    for _ in range(3000):
+        if condition():
+            return
+        give_way(0.01)
+    raise AssertionError("it never happens")
+
+
+# -- arguments ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("server", [None, 5, object(), b"redis://x"])
+def test_a_server_is_a_url_or_a_client(server: Any) -> None:
+    with pytest.raises(TypeError, match="a URL or a Redis client"):
+        RedisStore(server)
+
+
+def test_a_url_of_something_else_is_refused() -> None:
+    with pytest.raises(ValueError, match="scheme"):
+        RedisStore("http://localhost")
+
+
+@pytest.mark.parametrize("prefix", ["", "a{b", "a}b", None, 5])
+def test_a_prefix_is_a_string_without_braces(prefix: Any) -> None:
+    with pytest.raises(ValueError, match="prefix must be"):
+        RedisStore("redis://localhost", prefix=prefix)
+
+
+# -- sharing -----------------------------------------------------------------------------------------------------------
+
+
+def test_all_kinds_of_policies_share_through_the_server(colour: Colour, make: Callable[..., RedisStore]) -> None:
+    stores = [make(), make()]
+    limiters = [RateLimiter(3, 60.0, name="x", store=store) for store in stores]
+    outcomes = [outcome(lambda limiter=limiters[n % 2]: colour.call(limiter)) for n in range(4)]  # type: ignore[misc]
+    assert outcomes == ["done", "done", "done", RateLimitExceededError]
+    quota = colour.run(limiters[0].apeek()) if colour.is_async else limiters[0].peek()
+    assert 10.0 < quota.retry_after <= 20.0
+    bulkheads = [Bulkhead(1, name="x", store=store) for store in stores]
+    with bulkheads[0].guard():
+        assert outcome(lambda: colour.call(bulkheads[1])) is BulkheadFullError
+    until(lambda: stores[0].ask(COUNT) == (0.0,))
+    assert colour.call(bulkheads[1]) == "done"
+    breakers = [CircuitBreaker("x", failure_threshold=1, store=store) for store in stores]
+
+    def fail() -> None:
+        raise OSError
+
+    assert outcome(lambda: colour.call(breakers[0], fail)) is OSError
+    until(lambda: outcome(lambda: colour.call(breakers[1])) is CircuitOpenError)
+    budget = RetryBudget(0.0, 0.2, name="x", store=stores[0])
+    assert [budget.withdraw() for _ in range(3)] == [True, True, False]
+
+
+def test_hostile_keys_neither_collide_nor_inject_and_all_keys_expire(
+    colour: Colour, make: Callable[..., RedisStore], redis_for_answers: Any
+) -> None:
+    store = make()
+    keys: list[Any] = [
+        "a b",
+        "{a}",
+        "}{",
+        "a\r\nFLUSHALL\r\n",
+        "",
+        b"\0\xff",
+        "é",
+        "x" * 10_000,
+        ("a", 1),
+        "'])os.exit(",
+    ]
+    limiter = RateLimiter(1, 60.0, key=lambda: keys[0], name="{name}\r\n \0ü", store=store)
+    for _ in range(len(keys)):
+        assert colour.call(limiter) == "done"
+        assert outcome(lambda: colour.call(limiter)) is RateLimitExceededError
+        keys.append(keys.pop(0))
+    client = redis_for_answers.client()
+    found = list(client.scan_iter(f"{store._prefix}:*"))
+    assert len(found) == len(keys)
+    for name in found:
+        assert name.count(b"{") == name.count(b"}") == 1
+        assert len(name) < 250
+        assert 0 < client.pttl(name) <= 62_000
+    client.close()
+
+
+def test_every_operation_of_a_policy_works_on_one_key() -> None:
+    assert key_of("p", take("s-a")) == b"p:{limiter:x:s-a}"
+
+
+def test_clients_of_both_colours_are_taken_with_their_settings(
+    colour: Colour, make: Callable[..., RedisStore], redis_for_answers: Any
+) -> None:
+    admin = redis_for_answers.client()
+    plain = redis.Redis(port=redis_for_answers.port, db=3, decode_responses=True)
+    tasks = redis.asyncio.Redis(port=redis_for_answers.port, db=3)
+    for client in (plain, tasks):
+        assert colour.ask(make(client), take())[0] == 1.0
+    admin.select(3)
+    assert redis.Redis(port=redis_for_answers.port, db=3).dbsize() >= 1
+    admin.close()
+    plain.close()
+
+
+def test_a_user_with_a_password_and_few_rights_is_enough(
+    colour: Colour, make: Callable[..., RedisStore], redis_for_answers: Any
+) -> None:
+    if not redis_for_answers.faults:
+        pytest.skip("fakeredis knows no users")
+    admin = redis_for_answers.client()
+    admin.acl_setuser(
+        "app", enabled=True, passwords=["+secret"], keys=["*"], commands=["+@all", "-@admin", "-@dangerous", "+script"]
+    )
+    url = f"redis://app:secret@127.0.0.1:{redis_for_answers.port}/0"
+    assert colour.ask(make(url), take("acl"))[0] == 1.0
+    wrong = make(f"redis://app:wrong@127.0.0.1:{redis_for_answers.port}/0", on_error="open")
+    assert colour.call(RateLimiter(1, name="x", store=wrong)) == "done"
+    assert not wrong.available
+    admin.acl_deluser("app")
+    admin.close()
+
+
+def test_a_flushed_script_cache_is_filled_again(
+    colour: Colour, make: Callable[..., RedisStore], redis_for_answers: Any
+) -> None:
+    store, admin = make(), redis_for_answers.client()
+    for _ in range(2):
+        assert colour.ask(store, take(cost=0.0))[0] == 1.0
+        admin.script_flush()
+    assert colour.ask(store, take())[0] == 1.0
+    assert store.available
+    admin.close()
+
+
+def test_decisions_of_one_turn_of_the_loop_are_sent_together(make: Callable[..., RedisStore]) -> None:
+    async def main() -> None:
+        async with make() as store:
+            limiter = RateLimiter(50, 3600.0, name="x", store=store)
+            sent = []
+            original = store._aexecute
+
+            async def noted(operations: list[Operation]) -> list[Any]:
+                sent.append(len(operations))
+                return await original(operations)
+
+            store._aexecute = noted  # type: ignore[method-assign]
+            quotas = await asyncio.gather(*(limiter.areserve() for _ in range(30)), limiter.apeek())
+            assert len(quotas) == 31
+            assert sent == [31]
+            for _ in range(3):  # more batches than connections are kept
+                await asyncio.gather(*(later(limiter, turns) for turns in range(12)))
+
+    async def later(limiter: RateLimiter, turns: int) -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await limiter.apeek()
+
+    asyncio.run(main())
+
+
+def test_no_reply_is_matched_to_another_question_after_cancellations(make: Callable[..., RedisStore]) -> None:
+    async def main() -> None:
+        async with make() as store:
+            for key in range(20):
+                await store.aask(take(f"k{key}", float(key % 10)))
+
+            async def look(key: int) -> None:
+                reply = await store.aask(
+                    Operation("limiter", "take", "x", f"k{key}", (0.0, 0.0, 1.0, 1.0, 1e6, 1e7, 1e7))
+                )
+                expected.append((key, reply))
+
+            expected: list[Any] = []
+            for round_ in range(20):
+                tasks = [asyncio.create_task(look(key)) for key in range(20)]
+                for _ in range(round_ % 5):
+                    await asyncio.sleep(0)
+                for task in tasks[:: 2 + round_ % 3]:
+                    task.cancel()
+                await asyncio.wait(tasks)
+            alone = {key: await store.aask(take(f"k{key}", 100.0)) for key in range(20)}
+            for key, reply in expected:
+                assert reply[5] == alone[key][5] or key % 10 == 0
+            assert len(expected) > 100
+
+    asyncio.run(main())
+
+
+def test_a_plain_caller_on_a_loop_is_warned(make: Callable[..., RedisStore]) -> None:
+    limiter = RateLimiter(5, name="x", store=make())
+
+    async def main() -> None:
+        with pytest.warns(RuntimeWarning, match="blocks the event loop"):
+            limiter(lambda: None)()
+
+    asyncio.run(main())
+
+
+# -- the protocol ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reply", [5, None, [b"1"], b"1 x", {}])
+def test_what_is_no_answer_is_an_error(reply: Any) -> None:
+    with pytest.raises(ValueError):
+        understood(reply)
+
+
+def test_a_command_is_packed_with_the_length_of_every_word() -> None:
+    command = packed("p", Operation("budget", "exchange", "x", "k", (1.5, "é")))
+    assert command.startswith(b"*8\r\n$7\r\nEVALSHA\r\n$40\r\n")
+    assert command.endswith(
+        b"$1\r\n1\r\n$14\r\np:{budget:x:k}\r\n$2\r\n-1\r\n$8\r\nexchange\r\n$3\r\n1.5\r\n$2\r\n\xc3\xa9\r\n"
+    )
+
+
+# -- trouble -----------------------------------------------------------------------------------------------------------
+
+
+class BadServer:
+    """Accepts connections and lets `behave(socket)` do the rest, on threads that end with the test."""
+
+    def __init__(self, behave: Callable[[socket.socket], None]) -> None:
+        self._behave = behave
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0?protocol=2"
+        self._sockets: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self._sockets.append(connection)
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        try:
+            self._behave(connection)
+        except OSError:
+            pass
+
+    def close(self) -> None:
+        self._listener.close()
+        for connection in self._sockets:
+            connection.close()
+
+
+def silent(connection: socket.socket) -> None:
+    while connection.recv(4096):
+        pass
+
+
+def garbage(connection: socket.socket) -> None:
+    while connection.recv(4096):
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+
+
+def numbers_only(connection: socket.socket) -> None:
+    while connection.recv(4096):
+        connection.sendall(b":1\r\n")
+
+
+def closes(connection: socket.socket) -> None:
+    connection.recv(4096)
+    connection.close()
+
+
+def slow(connection: socket.socket) -> None:
+    while connection.recv(4096):
+        give_way(0.3)
+        connection.sendall(b"$1\r\n1\r\n")
+
+
+@pytest.mark.parametrize("behave", [silent, garbage, numbers_only, closes, slow, None])
+@pytest.mark.parametrize("on_error", ["local", "open", "closed"])
+def test_whatever_a_bad_server_does_on_error_holds_in_time(
+    colour: Colour, behave: Callable[[socket.socket], None] | None, on_error: str
+) -> None:
+    bad = None if behave is None else BadServer(behave)
+    url = "redis://127.0.0.1:1/0" if bad is None else bad.url
+    store = RedisStore(url, on_error=on_error, store_timeout=0.25)
+    limiter = RateLimiter(2, 3600.0, name="x", store=store)
+    expected: dict[str, list[Any]] = {"local": ["done", "done", RateLimitExceededError], "open": ["done"] * 3}
+    with recorded_events(StoreUnavailable, StoreRecovered) as events:
+        for number in range(3):
+            began = SYSTEM.now()
+            result = outcome(lambda: colour.call(limiter))
+            assert SYSTEM.now() - began < 0.25 + 1.0  # and not the many seconds of a client's own patience
+            assert result == expected.get(on_error, [RateLimitExceededError] * 3)[number]
+    assert [type(event) for event in events] == [StoreUnavailable]
+    if bad is not None:
+        bad.close()
+
+
+def test_with_the_server_paused_nobody_waits_longer_than_the_store_timeout_and_it_recovers_by_itself(
+    colour: Colour, redis_server: Any
+) -> None:
+    store = RedisStore(redis_server.url, store_timeout=0.3)
+    limiter = RateLimiter(10**6, name="x", store=store)
+    colour.call(limiter)
+    redis_server.pause()
+    with recorded_events(StoreUnavailable, StoreRecovered) as events:
+        waits = []
+        for _ in range(50):
+            began = SYSTEM.now()
+            colour.call(limiter)
+            waits.append(SYSTEM.now() - began)
+        assert max(waits) < 0.3 + 10 * GRACE
+        assert sum(wait > 0.25 for wait in waits) <= 4  # then its own breaker is open
+        redis_server.resume()
+        until(lambda: colour.call(limiter) and store.available)
+    assert [type(event) for event in events] == [StoreUnavailable, StoreRecovered]
+
+
+def test_a_server_that_is_killed_and_comes_back_is_used_again(colour: Colour, redis_server: Any) -> None:
+    store = RedisStore(redis_server.url, store_timeout=0.3)
+    limiter = RateLimiter(3, 3600.0, name="x", store=store)
+    assert colour.call(limiter) == "done"
+    redis_server.kill()
+    assert [outcome(lambda: colour.call(limiter)) for _ in range(4)] == ["done"] * 3 + [RateLimitExceededError]
+    redis_server.start()
+    until(lambda: outcome(lambda: colour.call(limiter)) == "done")
+    assert store.available
+
+
+def test_a_server_that_was_restarted_between_two_calls_is_no_trouble(redis_server: Any) -> None:
+    store = RedisStore(redis_server.url, store_timeout=5.0)
+    store.ask(take())
+    redis_server.kill()
+    redis_server.start()
+    for connection in store._threads._idle:
+        connection.used -= 10.0
+    assert store.ask(take())[0] == 1.0
+    assert store.available
+    store.close()
+
+
+def test_a_server_out_of_memory_is_trouble_that_passes(colour: Colour, redis_server: Any) -> None:
+    store, admin = RedisStore(redis_server.url, on_error="open", store_timeout=5.0), redis_server.client()
+    limiter = RateLimiter(1, 3600.0, name="x", store=store)
+    admin.config_set("maxmemory", 1)
+    for _ in range(2):
+        assert colour.call(limiter) == "done"
+    assert not store.available
+    admin.config_set("maxmemory", 0)
+    until(lambda: outcome(lambda: colour.call(limiter)) is RateLimitExceededError)
+    assert store.available
+    admin.close()
+
+
+def test_a_replica_that_cannot_write_is_trouble(colour: Colour, redis_server: Any) -> None:
+    store, admin = RedisStore(redis_server.url, on_error="closed", store_timeout=5.0), redis_server.client()
+    limiter = RateLimiter(10, name="x", store=store)
+    assert colour.call(limiter) == "done"
+    admin.replicaof("127.0.0.1", 1)
+    assert outcome(lambda: colour.call(limiter)) is RateLimitExceededError
+    assert not store.available
+    admin.replicaof("NO", "ONE")
+    until(lambda: outcome(lambda: colour.call(limiter)) == "done")
+    admin.close()
+
+
+def test_a_wrong_type_under_our_key_is_trouble(
+    colour: Colour, make: Callable[..., RedisStore], redis_for_answers: Any
+) -> None:
+    store, admin = make(), redis_for_answers.client()
+    admin.lpush(key_of(store._prefix, take()), "not ours")
+    with pytest.raises(StoreUnavailableError):
+        colour.ask(store, take())
+    admin.close()
+
+
+def test_leases_are_renewed_while_held_and_expire_when_their_holder_is_silent(redis_server: Any) -> None:
+    held, other = (RedisStore(redis_server.url, lease_time=0.6, store_timeout=5.0) for _ in range(2))
+    bulkhead, waiting = Bulkhead(1, name="x", store=held), Bulkhead(1, name="x", store=other)
+    with recorded_events(LeaseLost) as events, bulkhead.guard() as guard:
+        give_way(1.5)
+        assert outcome(waiting.guard().__enter__) is BulkheadFullError
+        fence = guard.permit.fence
+        held._renewals.clear()  # as if it had died
+        until(lambda: taken(waiting, fence))
+    assert events == []
+    held.close()
+    other.close()
+
+
+def taken(bulkhead: Bulkhead, fence: int) -> bool:
+    try:
+        with bulkhead.guard() as guard:
+            assert guard.permit.fence > fence
+            return True
+    except BulkheadFullError:
+        return False
+
+
+# -- connections -------------------------------------------------------------------------------------------------------
+
+
+def test_a_closed_store_may_be_used_again_and_a_forked_one_has_connections_of_its_own(
+    make: Callable[..., RedisStore],
+) -> None:
+    store = make()
+    store.ask(take())
+    store.close()
+    assert store.ask(take())[0] == 1.0
+    parents = list(store._threads._idle)
+    store._forked()
+    assert store.ask(take())[0] == 1.0
+    for connection in parents:
+        connection.link.disconnect()
+
+
+def test_more_threads_than_connections_wait_for_one_and_no_longer_than_the_timeout(
+    make: Callable[..., RedisStore],
+) -> None:
+    store = make(store_timeout=0.2)
+    lines: ThreadLines = store._threads
+    while lines._room.acquire(blocking=False):
+        pass
+    with pytest.raises(StoreUnavailableError) as caught:
+        store.ask(take())
+    assert isinstance(caught.value.__cause__, TimeoutError)
+
+
+def test_a_loop_that_has_ended_leaves_no_connections_behind(make: Callable[..., RedisStore]) -> None:
+    store = make()
+
+    async def main() -> None:
+        await store.aask(take())
+        await store.aclose()
+        assert store._loops == {}
+        await store.aask(take())
+        await store._loops[id(asyncio.get_running_loop())].close()
+
+    asyncio.run(main())
+    asyncio.run(main())
+    assert len(store._loops) == 1
