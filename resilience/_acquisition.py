@@ -75,6 +75,7 @@ class Acquisition:
 
     def block(self) -> Item:
         """Obtain the resource in this thread."""
+        self._pool._warn_if_blocking_a_loop()
         if self._stock.is_async:
             raise TypeError(f"{self._stock} creates its resources asynchronously: use `async with`")
         while not self._ready:

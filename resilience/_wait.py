@@ -98,7 +98,7 @@ class Wait:
         began = clock.now()
         granted = True
         try:
-            if self.decision is None:
+            if self.decision is None:  # those warn themselves where it is worth it
                 policy._warn_if_blocking_a_loop()
             if self.ticket is not None:
                 granted = self.ticket.block(clock, self._limit())

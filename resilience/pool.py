@@ -342,6 +342,11 @@ class Pool(Injecting[T]):
     def _put_locked(self, item: Item, verdict: Verdict) -> list[Ticket]:
         return self._machine.put_locked(item, verdict, self._clock.now())
 
+    def _forsake(self, wait: Wait) -> None:
+        # Unlike the decision of a store, an acquisition has its place in the queue before anybody waits for it.
+        self._machine.late.append((self._leave_locked, wait, ABANDONED))
+        self._machine.unlocked()
+
     def _leave_locked(self, wait: Wait, verdict: Verdict) -> list[Ticket]:
         assert isinstance(wait.decision, Acquisition)
         return wait.decision.abandon_locked()
