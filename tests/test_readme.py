@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+import resilience_asgi
 import resilience_httpx
 
 import resilience
@@ -57,7 +58,9 @@ def test_the_table_has_a_line_for_each_layer(name: str) -> None:
 
 def test_every_name_in_the_readme_that_looks_like_one_of_ours_is_public() -> None:
     words = set(re.findall(r"`([A-Z][a-z]+[A-Z]\w+)`", README))
-    assert words - set(resilience.__all__) - set(resilience_httpx.__all__) - THEIRS == set()
+    assert (
+        words - set(resilience.__all__) - set(resilience_httpx.__all__) - set(resilience_asgi.__all__) - THEIRS == set()
+    )
 
 
 def test_every_link_leads_somewhere() -> None:
