@@ -13,6 +13,9 @@ from ._layer import Layer
 from ._machine import Machine, Verdict
 from ._ticket import Ticket
 
+CANDIDATES = 64
+"""Idle entries that are asked whether they are at rest, for each one that has to go."""
+
 
 class Entry:
     """The layer of one key. Guarded by the lock: `calls` (in flight) and `used` (when a call last began or ended)."""
@@ -71,19 +74,32 @@ class Directory(Machine):
         return True
 
     def superfluous(self, now: float, max_keys: int, idle_ttl: float) -> list[tuple[Entry, str]]:
-        """The entries to forget, with the reason: those idle too long, and the idle ones beyond `max_keys`."""
+        """The entries to forget, with the reason: those idle too long, and the idle ones beyond `max_keys`.
+
+        Of the latter, those at rest go first. Only so many are asked that making room takes the same time however many
+        entries there are: the least recently used ones, `CANDIDATES` of them for each that has to go.
+        """
+        stale: list[tuple[Entry, str]] = []
+        candidates: list[Entry] = []
         with self.lock:
             self.caught_up_locked()
-            count = len(self.entries)
-            idle = [entry for entry in self.entries.values() if not entry.calls]
-        stale = [(entry, "idle") for entry in idle if now - entry.used >= idle_ttl]
-        excess = max(0, count - len(stale) - max_keys)
+            excess = len(self.entries) - max_keys
+            wanted = max(0, excess) * CANDIDATES
+            # In the order of their last use, so behind the first that is not stale none is.
+            for entry in self.entries.values():
+                if now - entry.used >= idle_ttl:
+                    if not entry.calls:
+                        stale.append((entry, "idle"))
+                elif len(candidates) >= wanted:
+                    break
+                elif not entry.calls:
+                    candidates.append(entry)
+        excess = max(0, excess - len(stale))
         at_rest: list[tuple[Entry, str]] = []
         others: list[tuple[Entry, str]] = []
-        for entry in idle:
+        for entry in candidates:
             if len(at_rest) == excess:
                 break
-            if now - entry.used < idle_ttl:
-                # Asks the layer, which may have a lock of its own: hence outside ours.
-                (at_rest if entry.layer.at_rest else others).append((entry, "max_keys"))
+            # Asks the layer, which may have a lock of its own: hence outside ours.
+            (at_rest if entry.layer.at_rest else others).append((entry, "max_keys"))
         return stale + (at_rest + others)[:excess]

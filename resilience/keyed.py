@@ -266,7 +266,9 @@ def _labelled(layer: Layer, keyed: str | None, key: Hashable) -> Layer:
     """The variant of a policy that names `key`; `keyed` is the name of the Keyed."""
     if not isinstance(layer, Policy) or "name" not in layer._variable or layer._belongs_to is not None:
         return layer  # nothing to name, or another Keyed's own
-    told = "".join(character if character.isprintable() else "?" for character in _arguments.shown(key))
+    told = _arguments.shown(key)
+    if not told.isprintable():
+        told = "".join(character if character.isprintable() else "?" for character in told)
     if type(key) is str and key.isprintable() and told == repr(key):
         told = key  # in full, and with nothing odd in it: no need for quotes
     name = keyed if layer.name is not None and layer.name in (key, told) else layer.name or keyed or "keyed"

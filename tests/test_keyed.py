@@ -271,6 +271,34 @@ def test_a_layer_that_comes_into_use_while_room_is_made_stays(clock: ManualClock
     assert [event.key for event in events] == ["b"]
 
 
+class Restless(Bulkhead):
+    """A layer that is not at rest, unless it was made so, and counts how often it is asked."""
+
+    asked = 0
+
+    def __init__(self, resting: bool) -> None:
+        super().__init__(1)
+        self.resting = resting
+
+    @property
+    def at_rest(self) -> bool:
+        Restless.asked += 1
+        return self.resting
+
+
+@pytest.mark.parametrize("resting, gone", [(63, 63), (64, 0)])
+def test_making_room_asks_a_few_layers_however_many_there_are(resting: int, gone: int) -> None:
+    """The least recently used one at rest goes; if the first 64 are not at rest, the first of all."""
+    keyed = Keyed(lambda key: Restless(key == resting), key=lambda key: key, max_keys=1000)
+    for key in range(1000):
+        keyed.layer(key)
+    Restless.asked = 0
+    with recorded_events(KeyEvicted) as events:
+        keyed.layer("one too many")
+    assert [event.key for event in events] == [gone]
+    assert Restless.asked == 64
+
+
 def test_a_layer_that_is_forgotten_twice_counts_once(clock: ManualClock) -> None:
     keyed = Keyed(lambda key: Nosy(lambda: keyed.statistics()), key=by_key, max_keys=1)  # noqa: PLW0108 - not yet there
     with recorded_events(KeyEvicted) as events:
@@ -316,7 +344,7 @@ def test_functions_made_for_one_call_leave_nothing_behind(colour: Colour) -> Non
 
 def test_a_function_is_bound_once_to_the_layer_of_a_key_and_forgets_those_that_are_gone(clock: ManualClock) -> None:
     bound: list[object] = []
-    alive: list[weakref.ref[Layer]] = []
+    alive: list[weakref.ref[Any]] = []
 
     class Counting(Bulkhead):
         def _wrap_sync(self, fn: Any) -> Any:
@@ -325,7 +353,7 @@ def test_a_function_is_bound_once_to_the_layer_of_a_key_and_forgets_those_that_a
 
     def factory(key: object) -> Layer:
         layer = Counting(1, name=str(key))
-        alive.append(weakref.ref(layer))
+        alive.append(weakref.ref(layer._machine))  # what is kept is a variant of the layer, with the name of the key
         return layer
 
     keyed = Keyed(factory, key=by_key, max_keys=4)
