@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import gc
 import ssl
 import threading
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, Self, cast
@@ -158,6 +160,19 @@ class ScriptedServer:
             self.open += change
             self.most_open = max(self.most_open, self.open)
             self._changed.notify_all()
+
+
+def collect(gone: weakref.ref[Any]) -> None:
+    """Run the collector until that object is gone.
+
+    Once is not enough where other threads run: `gc.collect()` does nothing while one of them is collecting.
+    """
+    for _ in range(1000):
+        gc.collect()
+        if gone() is None:
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError(f"something still holds {gone()!r}")
 
 
 async def keep_alive(peer: Peer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import socket
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from resilience import deadline
 from resilience.clock import SYSTEM, give_way, turn
 
-from .http_servers import Http, Peer, ScriptedServer, in_use, keep_alive
+from .http_servers import Http, Peer, ScriptedServer, collect, in_use, keep_alive
 
 # -- reuse -------------------------------------------------------------------------------------------------------------
 
@@ -210,8 +211,9 @@ def test_a_response_dropped_without_being_closed_gives_its_place_back(http: Http
     client = http.client(max_connections=1)
     response = http.open(client, server.url)
     assert in_use(client) == (1, 0, 0)
+    gone = weakref.ref(response)
     del response
-    gc.collect()  # the library's response and its stream refer to each other
+    collect(gone)  # the library's response and its stream refer to each other
     http.run(_turns()) if http.is_async else None
     server.settle()
     assert http.get(client, server.url, timeout=5).status_code == 200

@@ -24,6 +24,8 @@ class PooledTransport(Pooled, httpx.AsyncBaseTransport, httpx.BaseTransport):
     are ignored by httpx when a transport is given, so they are parameters here, with the meaning they have there.
 
     HTTP/2 and proxies (given, or found in the environment with `trust_env`) go through the library's own transport.
+    Its HTTP/2 connections are safe for the tasks of a loop but not for threads: two that send at the same time may take
+    the same stream, and their requests end in a `RemoteProtocolError`. With `http2`, give each thread a client.
     Raises the exceptions of httpx; a wrong argument is a `TypeError` or `ValueError` at once.
     """
 
