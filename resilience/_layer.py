@@ -215,8 +215,10 @@ def continued(rest: Coroutine[Any, Any, Any], awaited: object, fn: AnyFunction) 
 
 def restore(variable: ContextVar[Any], token: Token[Any]) -> None:
     """Undo a `set`, unless a finaliser runs this: then that context is gone, and its end must not become an error."""
-    with contextlib.suppress(ValueError):
+    try:  # `contextlib.suppress` costs ten times as much
         variable.reset(token)
+    except ValueError:
+        pass
 
 
 def require_asyncio() -> None:

@@ -53,7 +53,10 @@ class Binding:
 
     def translated(self, error: BaseException, request: Any = None) -> Exception | None:
         """The client's exception for one of the core's, with `request` attached; None for any other exception."""
-        for kind in type(error).__mro__:
-            if kind in self.errors:
-                return self.errors[kind](str(error), request=request)
-        return None
+        found = counterpart(self.errors, error)
+        return None if found is None else found(str(error), request=request)
+
+
+def counterpart(table: Mapping[type[Any], Any], error: BaseException) -> Any:
+    """What a table of exceptions has for one: for its class, or the nearest of those that it inherits; or None."""
+    return next((table[kind] for kind in type(error).__mro__ if kind in table), None)

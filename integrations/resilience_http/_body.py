@@ -22,17 +22,17 @@ def is_replayable(request: Any, byte_stream: type, limit: int) -> bool:
     # Neither library says in public what a stream reads from; tests notice if these two names change.
     fields = getattr(stream, "fields", None)
     if fields is not None:
-        return _length(request) <= limit and all(_rewinds(getattr(field, "file", b"")) for field in fields)
+        return announced_length(request) <= limit and all(_rewinds(getattr(field, "file", b"")) for field in fields)
     source = getattr(stream, "_stream", None)
     if source is None or hasattr(source, "read") or hasattr(source, "aread"):
         return False  # a stream of the caller's own making, or a file whose beginning nobody has noted
     return not isinstance(source, (Iterator, AsyncIterator))
 
 
-def _length(request: Any) -> float:
-    """The size of a body in bytes; infinite if its length was not known beforehand."""
-    length = request.headers.get("Content-Length", "")
-    return int(length) if length.isdecimal() else float("inf")
+def announced_length(message: Any) -> float:
+    """The size of the body of a request or response in bytes; infinite if its length is not known beforehand."""
+    length = message.headers.get("Content-Length", "")
+    return int(length) if length.isdecimal() and len(length) < 20 else float("inf")
 
 
 def _rewinds(file: Any) -> bool:

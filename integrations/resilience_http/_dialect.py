@@ -8,7 +8,7 @@ from typing import Any
 
 from resilience.exceptions import CallTimeoutError, ResilienceError
 
-from ._binding import Binding
+from ._binding import Binding, counterpart
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +54,10 @@ class Dialect:
         """The error of this library for one of the toolkit, with `request` attached; any other as it is."""
         if not isinstance(error, ResilienceError) or isinstance(error, self.transport):
             return error
-        for kind in type(error).__mro__:
-            if kind in self.errors:
-                translation: BaseException = self.errors[kind].of(error, request)
-                translation.__cause__ = error.__cause__
-                translation.__suppress_context__ = True
-                return translation
-        return error
+        found = counterpart(self.errors, error)
+        if found is None:
+            return error
+        translation: BaseException = found.of(error, request)
+        translation.__cause__ = error.__cause__
+        translation.__suppress_context__ = True
+        return translation

@@ -9,11 +9,10 @@ from resilience import deadline
 
 from ._connections import Connections, ConnectionStatistics, Place, Waiter
 from ._options import Options
+from .methods import IDEMPOTENT_METHODS
 
 _DEFAULT_PORTS = {b"http": 80, b"https": 443, b"ws": 80, b"wss": 443}
 SECURE = frozenset({b"https", b"wss"})
-# RFC 9110, section 9.2.2: repeating one of these has the effect of sending it once.
-_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 
 
 class Pool:
@@ -110,7 +109,7 @@ class Pool:
         if stream.received or not isinstance(error, self._disconnects):
             return False
         return not stream.sent or (
-            request.method in _IDEMPOTENT and isinstance(request.stream, self.binding.client.ByteStream)
+            request.method in IDEMPOTENT_METHODS and isinstance(request.stream, self.binding.client.ByteStream)
         )
 
     def patience(self, request: Any) -> float | None:

@@ -27,8 +27,8 @@ class Origin(Pipeline):
 class Origins(Keyed):
     """The origins of a transport. Entering and leaving a known one is what every request does, so it is spelled out."""
 
-    def enter(self, key: OriginKey) -> Entry:
-        """The entry of an origin, in use from now on; it is made if there is none."""
+    def enter(self, key: OriginKey, now: float) -> Entry:
+        """The entry of an origin, in use from `now` on; it is made if there is none."""
         machine = self._machine
         free = machine.free
         try:
@@ -38,7 +38,7 @@ class Origins(Keyed):
         try:
             entry = machine.entries.get(key)
             if entry is not None and not machine.late:
-                machine.begin_locked(entry, self._clock.now())
+                machine.begin_locked(entry, now)
                 return entry
         finally:
             free.append(None)

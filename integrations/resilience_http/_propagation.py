@@ -11,6 +11,7 @@ from typing import Any
 
 from resilience import correlation_id
 
+from ._headers import extended, names_of
 from .deadlines import REQUEST_TIMEOUT, format_timeout_ms
 from .trace_context import TRACEPARENT, TRACESTATE, trace_context
 
@@ -20,10 +21,10 @@ REQUEST_ID = "X-Request-ID"
 ATTEMPT = "X-Request-Attempt"
 """The header that numbers the attempts of a request, from the second one on."""
 
+# As the names of a request's headers are compared.
 _REQUEST_ID, _ATTEMPT, _REQUEST_TIMEOUT, _TRACEPARENT, _TRACESTATE = (
     name.lower().encode("ascii") for name in (REQUEST_ID, ATTEMPT, REQUEST_TIMEOUT, TRACEPARENT, TRACESTATE)
 )
-_LENGTHS = frozenset(map(len, (_REQUEST_ID, _ATTEMPT, _REQUEST_TIMEOUT, _TRACEPARENT, _TRACESTATE)))
 _PHASES = ("connect", "read", "write", "pool")
 _SHORTEST = 0.001  # seconds; to a socket, 0 means "do not wait" and not "no time"
 
@@ -63,25 +64,19 @@ def clamped_timeouts(timeouts: Mapping[str, float | None] | None, left: float) -
 
 def travelling(headers: Any, number: int, left: float | None) -> Any:
     """A copy of `headers` with what travels along, or None if there is nothing to add."""
-    # By way of `raw`: asking the headers themselves makes them find out their encoding first, which takes longer.
-    present = [name.lower() for name, _ in headers.raw if len(name) in _LENGTHS]
-    more: dict[str, str] = {}
+    present = names_of(headers)
+    more: list[tuple[str, bytes, str]] = []
     identity = correlation_id()
     if identity is not None and _REQUEST_ID not in present:
-        more[REQUEST_ID] = identity
+        more.append((REQUEST_ID, _REQUEST_ID, identity))
     trace = trace_context()
     if trace is not None and _TRACEPARENT not in present:
         child = trace.child()
-        more[TRACEPARENT] = child.traceparent
+        more.append((TRACEPARENT, _TRACEPARENT, child.traceparent))
         if child.state and _TRACESTATE not in present:
-            more[TRACESTATE] = child.tracestate
+            more.append((TRACESTATE, _TRACESTATE, child.tracestate))
     if left is not None and _REQUEST_TIMEOUT not in present:
-        more[REQUEST_TIMEOUT] = format_timeout_ms(left)
+        more.append((REQUEST_TIMEOUT, _REQUEST_TIMEOUT, format_timeout_ms(left)))
     if number > 1 and _ATTEMPT not in present:
-        more[ATTEMPT] = str(number)
-    if not more:
-        return None
-    headers = type(headers)(headers)
-    for name, value in more.items():
-        headers[name] = value
-    return headers
+        more.append((ATTEMPT, _ATTEMPT, str(number)))
+    return extended(headers, more) if more else None

@@ -110,6 +110,7 @@ class Resilient(Sending):
         # Both without a limit of their own: that comes with each request.
         self._total = Timeout(None, name="request timeout")
         self._each = Timeout(None, name="attempt timeout")
+        self._draining = Timeout(None, name="draining")
 
     def breaker(self, origin: str) -> CircuitBreaker | None:
         """The breaker of an origin such as "https://api.example.com", made now if there is none yet."""
@@ -130,14 +131,14 @@ class Resilient(Sending):
 
     def close(self) -> None:
         """Close the inner transport."""
-        self._inner.close()
+        self._of_inner("close")()
 
     async def aclose(self) -> None:
         """Close the inner transport."""
-        await self._inner.aclose()
+        await self._of_inner("aclose")()
 
     def __enter__(self) -> Self:
-        self._inner.__enter__()
+        self._of_inner("__enter__")()
         return self
 
     def __exit__(
@@ -146,10 +147,10 @@ class Resilient(Sending):
         exc_value: BaseException | None = None,
         traceback: TracebackType | None = None,
     ) -> None:
-        self._inner.__exit__(exc_type, exc_value, traceback)
+        self._of_inner("__exit__")(exc_type, exc_value, traceback)
 
     async def __aenter__(self) -> Self:
-        await self._inner.__aenter__()
+        await self._of_inner("__aenter__")()
         return self
 
     async def __aexit__(
@@ -158,7 +159,7 @@ class Resilient(Sending):
         exc_value: BaseException | None = None,
         traceback: TracebackType | None = None,
     ) -> None:
-        await self._inner.__aexit__(exc_type, exc_value, traceback)
+        await self._of_inner("__aexit__")(exc_type, exc_value, traceback)
 
     def __repr__(self) -> str:
         settings = self._settings

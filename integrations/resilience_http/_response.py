@@ -34,24 +34,21 @@ if TYPE_CHECKING:
 class Held:
     """The permits of one attempt. The transports' classes add the library's two stream classes as bases."""
 
-    __slots__ = (
-        *("_entry", "_own", "_request", "_transport"),
-        *("breaker", "bulkhead", "charge", "limiter", "origin", "permit", "slot", "stream"),
-    )
+    # Defaults on the class: one of these is made for every attempt, and most of them need only some of it.
+    breaker: CircuitBreaker | None = None  # while it waits to hear how the call went; with its permit
+    permit: Any
+    limiter: RateLimiter | None = None  # the same, with its charge
+    charge: Any
+    bulkhead: Bulkhead | None = None  # while a slot of it is taken
+    slot: Any
+    stream: Any  # the library's stream, once there is a response
+    _entry: Entry | None = None  # for the finaliser, should entering raise
 
-    def __init__(self, transport: Sending, request: Any, own: Deadline | None) -> None:
-        self._entry: Entry | None = None  # for the finaliser, should entering raise
-        self.breaker: CircuitBreaker | None = None  # while it waits to hear how the call went; with its permit
-        self.permit: Any
-        self.limiter: RateLimiter | None = None  # the same, with its charge
-        self.charge: Any
-        self.bulkhead: Bulkhead | None = None  # while a slot of it is taken
-        self.slot: Any
-        self.stream: Any  # the library's stream, once there is a response
+    def __init__(self, transport: Sending, request: Any, own: Deadline | None, now: float) -> None:
         self._transport = transport
         self._request = request
         self._own = own
-        self._entry = transport._origins.enter(origin_of(request.url))
+        self._entry = transport._origins.enter(origin_of(request.url), now)
         self.origin: Origin = cast("Origin", self._entry.layer)
 
     # -- the permits ---------------------------------------------------------------------------------------------------

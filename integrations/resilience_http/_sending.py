@@ -6,7 +6,8 @@ the attempt's timeout, which cuts a task off and only tells a thread.
 
 from __future__ import annotations
 
-from asyncio import CancelledError
+import functools
+from asyncio import CancelledError, Task
 from typing import Any, ClassVar
 
 from resilience import RateLimiter, Retry, Timeout, deadline
@@ -17,9 +18,9 @@ from resilience.correlation import FURTHER, attempt_number, numbered
 from resilience.deadline import Deadline, ambient
 from resilience.exceptions import DeadlineExceededError
 from resilience.timeout import _running_task as running_task
-from resilience.timeout import _Scope
 
 from ._dialect import Dialect
+from ._draining import adispose, dispose
 from ._origins import Origins
 from ._propagation import prepared
 from ._repetition import Repetition, is_unwanted
@@ -40,18 +41,21 @@ class Sending:
     _limit: int  # bytes of a multipart form that is sent again
     _total: Timeout
     _each: Timeout
+    _draining: Timeout
 
     def _send(self, request: Any) -> Any:
+        handle = self._of_inner("handle_request")
         settings = self._settings_of(request)
-        retry, own = settings.retry, self._deadline(settings, request)
+        now = self._total._clock.now()
+        retry, own = settings.retry, self._deadline(settings, request, now)
         deadline_token = None if own is None else ambient.set(own)
         number = 1
         try:
             run = None if retry is None else self._begun(retry, settings, request)
             while True:
-                counted = _counted(number)
+                counted = None if number == 1 and not FURTHER else _counted(number)
                 try:
-                    response = self._attempt(request, settings, number, own)
+                    response = self._attempt(handle, request, settings, number, own, now)
                 except Exception as error:
                     if retry is None:
                         raise
@@ -70,27 +74,29 @@ class Sending:
                         raise
                     if wait is None:
                         return response
-                    response.close()
+                    dispose(response, self._draining)
                 finally:
                     if counted is not None:
                         counted.__exit__()
                 retry._prepare(run, wait)
-                number = run.number
+                number, now = run.number, self._total._clock.now()
         finally:
             if deadline_token is not None:
                 restore(ambient, deadline_token)
 
     async def _asend(self, request: Any) -> Any:
+        handle = self._of_inner("handle_async_request")
         settings = self._settings_of(request)
-        retry, own = settings.retry, self._deadline(settings, request)
+        now = self._total._clock.now()
+        retry, own = settings.retry, self._deadline(settings, request, now)
         deadline_token = None if own is None else ambient.set(own)
         number = 1
         try:
             run = None if retry is None else self._begun(retry, settings, request)
             while True:
-                counted = _counted(number)
+                counted = None if number == 1 and not FURTHER else _counted(number)
                 try:
-                    response = await self._aattempt(request, settings, number, own)
+                    response = await self._aattempt(handle, request, settings, number, own, now)
                 except Exception as error:
                     if retry is None:
                         raise
@@ -109,18 +115,20 @@ class Sending:
                         raise
                     if wait is None:
                         return response
-                    await response.aclose()
+                    await adispose(response, self._draining)
                 finally:
                     if counted is not None:
                         counted.__exit__()
                 await retry._aprepare(run, wait)
-                number = run.number
+                number, now = run.number, self._total._clock.now()
         finally:
             if deadline_token is not None:
                 restore(ambient, deadline_token)
 
-    def _attempt(self, request: Any, settings: Settings, number: int, own: Deadline | None) -> Any:
-        held = self.held(self, request, own)
+    def _attempt(
+        self, handle: Any, request: Any, settings: Settings, number: int, own: Deadline | None, now: float
+    ) -> Any:
+        held, clock = self.held(self, request, own, now), self._each._clock
         try:
             origin = held.origin
             if origin.breaker is not None:
@@ -128,15 +136,22 @@ class Sending:
             limiter = self._limiter
             if limiter is not None:
                 charge = limiter.admit((request,))
-                held.charge, held.limiter = charge.block() if type(charge) is Wait else charge, limiter
+                if type(charge) is Wait:
+                    charge, now = charge.block(), clock.now()
+                held.charge, held.limiter = charge, limiter
             bulkhead = origin.bulkhead
             if bulkhead is not None:
                 slot = bulkhead.admit()
-                held.slot, held.bulkhead = slot.block() if type(slot) is Wait else slot, bulkhead
-            with _Scope(self._each, settings.attempt_timeout):
-                response = self._inner.handle_request(
-                    prepared(request, number, deadline.remaining(), settings.propagate)
-                )
+                if type(slot) is Wait:
+                    slot, now = slot.block(), clock.now()
+                held.slot, held.bulkhead = slot, bulkhead
+            nearest, left = self._nearest(settings, own, now, None)
+            token = None if nearest is None else ambient.set(nearest)
+            try:
+                response = handle(prepared(request, number, left, settings.propagate))
+            finally:
+                if token is not None:
+                    restore(ambient, token)
             try:
                 held.answered(response, settings.streams)
             except BaseException:
@@ -147,8 +162,10 @@ class Sending:
             self._failed(held, error)
             raise
 
-    async def _aattempt(self, request: Any, settings: Settings, number: int, own: Deadline | None) -> Any:
-        held = self.held(self, request, own)
+    async def _aattempt(
+        self, handle: Any, request: Any, settings: Settings, number: int, own: Deadline | None, now: float
+    ) -> Any:
+        held, clock = self.held(self, request, own, now), self._each._clock
         try:
             origin = held.origin
             if origin.breaker is not None:
@@ -156,12 +173,16 @@ class Sending:
             limiter = self._limiter
             if limiter is not None:
                 charge = limiter.admit((request,))
-                held.charge, held.limiter = await charge.suspend() if type(charge) is Wait else charge, limiter
+                if type(charge) is Wait:
+                    charge, now = await charge.suspend(), clock.now()
+                held.charge, held.limiter = charge, limiter
             bulkhead = origin.bulkhead
             if bulkhead is not None:
                 slot = bulkhead.admit()
-                held.slot, held.bulkhead = await slot.suspend() if type(slot) is Wait else slot, bulkhead
-            response = await self._within(request, settings, number, own)
+                if type(slot) is Wait:
+                    slot, now = await slot.suspend(), clock.now()
+                held.slot, held.bulkhead = slot, bulkhead
+            response = await self._within(handle, request, settings, number, own, now)
             try:
                 held.answered(response, settings.streams)
             except BaseException:
@@ -172,25 +193,20 @@ class Sending:
             self._failed(held, error)
             raise
 
-    async def _within(self, request: Any, settings: Settings, number: int, own: Deadline | None) -> Any:
+    async def _within(
+        self, handle: Any, request: Any, settings: Settings, number: int, own: Deadline | None, now: float
+    ) -> Any:
         """The inner transport under the attempt's timeout: what `async with` a Timeout does, without its object."""
         each = self._each
         loop, task = running_task()
-        limit, outer, clock = settings.attempt_timeout, ambient.get(), each._clock
-        if limit is not None and outer is own and (own is None or clock.now() + limit < own.when):
-            # The common case, spelled out: an attempt that has its full time.
-            nearest, left = Deadline(clock.now() + limit, clock, each.name, limit, own, task), limit
-        elif (inherited := each._deadline(limit, task)) is not None:
-            nearest, left = inherited, inherited.remaining()
-        else:  # no limit, or whoever owns the inherited one will cancel this task
-            return await self._inner.handle_async_request(
-                prepared(request, number, deadline.remaining(), settings.propagate)
-            )
-        waiting = each._arm(nearest, loop, grain_of(nearest.timeout or 0.0))
+        nearest, left = self._nearest(settings, own, now, task)
+        if nearest is None:  # no limit, or whoever owns the inherited one will cancel this task
+            return await handle(prepared(request, number, left, settings.propagate))
+        waiting = each._arm(nearest, loop, _grain_of(nearest.timeout or 0.0))
         before = task.cancelling()
         token = ambient.set(nearest)
         try:
-            return await self._inner.handle_async_request(prepared(request, number, left, settings.propagate))
+            return await handle(prepared(request, number, left, settings.propagate))
         except CancelledError as error:
             fired, nearest.fired = nearest.fired, False
             if fired and task.uncancel() <= before:
@@ -204,6 +220,18 @@ class Sending:
                 task.uncancel()
             del task  # it will hold the exception, whose traceback holds this frame
 
+    def _nearest(
+        self, settings: Settings, own: Deadline | None, now: float, task: Task[Any] | None
+    ) -> tuple[Deadline | None, float | None]:
+        """The deadline to put in force for an attempt (None: that in force will do), and the seconds it has."""
+        each, limit = self._each, settings.attempt_timeout
+        clock = each._clock
+        if limit is not None and ambient.get() is own and (own is None or now + limit < own.when):
+            # The common case, spelled out: an attempt that has its full time.
+            return Deadline(now + limit, clock, each.name, limit, own, task), limit
+        nearest = each._deadline(limit, task)
+        return nearest, deadline.remaining() if nearest is None else nearest.remaining()
+
     def _failed(self, held: Held, error: BaseException) -> None:
         """Give back what an attempt holds, and raise the error that users of this library expect, if it is another."""
         try:
@@ -211,16 +239,24 @@ class Sending:
         finally:
             held.release()
 
+    def _of_inner(self, name: str) -> Any:
+        """A method of the inner transport, which may be of one colour and serve only one kind of client."""
+        try:
+            return getattr(self._inner, name)
+        except AttributeError as error:
+            library = self.dialect.client.__name__
+            kind = "Client" if hasattr(self._inner, "handle_request") else "AsyncClient"
+            raise TypeError(f"inner has no {name}: {self._inner!r} serves a {library}.{kind} only") from error
+
     def _settings_of(self, request: Any) -> Settings:
         overrides = request.extensions.get(KEY)
         return self._settings if overrides is None else self._settings.overridden(overrides)
 
-    def _deadline(self, settings: Settings, request: Any) -> Deadline | None:
+    def _deadline(self, settings: Settings, request: Any, now: float) -> Deadline | None:
         """The request's own deadline, or None if it has none or an inherited one is nearer."""
         total, limit = self._total, settings.timeout
         if limit is not None and ambient.get() is None:
-            clock = total._clock
-            return Deadline(clock.now() + limit, clock, total.name, limit)
+            return Deadline(now + limit, total._clock, total.name, limit)
         try:
             return total._deadline(limit, None)
         except DeadlineExceededError as error:
@@ -231,6 +267,9 @@ class Sending:
         if retry._budget is not None:
             retry._budget.deposit()
         return None if retry._stop is None else Repetition(self, retry, settings, request)
+
+
+_grain_of = functools.lru_cache(grain_of)  # most timeouts are constants
 
 
 def _counted(number: int) -> numbered | None:

@@ -19,6 +19,8 @@ _MILLISECONDS = re.compile(r"[0-9]{1,15}", re.ASCII)
 _GRPC = re.compile(r"([0-9]{1,8})([HMSmun])", re.ASCII)
 _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _MOST_DIGITS = 99_999_999
+_LONGEST = 1e12  # seconds
+_MOST_MILLISECONDS = "9" * 15
 
 
 def parse_timeout_ms(value: str | None) -> float | None:
@@ -44,7 +46,9 @@ def nearest_timeout(timeout_ms: str | None, grpc_timeout: str | None) -> float |
 
 def format_timeout_ms(seconds: float) -> str:
     """`seconds` as an `X-Request-Timeout-Ms` value: rounded down, so that the server gives up before the caller."""
-    return str(min(int(_within(seconds) * 1000.0), 10**15 - 1))
+    if 0.0 < seconds < _LONGEST:
+        return str(int(seconds * 1000.0))
+    return _MOST_MILLISECONDS if seconds > 0.0 else "0"
 
 
 def format_grpc_timeout(seconds: float) -> str:
@@ -59,4 +63,4 @@ def format_grpc_timeout(seconds: float) -> str:
 
 def _within(seconds: float) -> float:
     """Between none and more than any header can say, infinity included."""
-    return max(0.0, min(seconds, 1e12))
+    return max(0.0, min(seconds, _LONGEST))

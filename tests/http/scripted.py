@@ -16,15 +16,20 @@ LIBRARIES = ("httpx", "httpx2")
 
 
 class Chunks:
-    """A response body: strings and bytes are sent, numbers are pauses in seconds, exceptions are raised."""
+    """A response body: strings and bytes are sent, numbers are pauses in seconds, exceptions are raised.
+
+    `played` is how far a reader has come.
+    """
 
     def __init__(self, server: Server, entries: tuple[Any, ...]) -> None:
         self._server = server
         self._entries = entries
         self.closed = False
+        self.played: list[Any] = []
 
     def __iter__(self) -> Iterator[bytes]:
         for entry in self._entries:
+            self.played.append(entry)
             if isinstance(entry, (int, float)):
                 self._server.clock.sleep(entry)
             else:
@@ -32,6 +37,7 @@ class Chunks:
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for entry in self._entries:
+            self.played.append(entry)
             if isinstance(entry, (int, float)):
                 await self._server.clock.asleep(entry)
             else:

@@ -192,6 +192,26 @@ def test_entering_leaving_and_closing_reach_the_inner_transport(kit: Kit) -> Non
     assert server.log == ["enter", "exit", "close"]
 
 
+def test_an_inner_transport_of_the_other_colour_is_told_so_before_anything_is_held(kit: Kit) -> None:
+    class OneColour:
+        def __repr__(self) -> str:
+            return "<one colour>"
+
+    has, lacks = ("handle_request", "handle_async_request")[:: 1 if kit.colour.is_async else -1]
+    setattr(OneColour, has, None)
+    other = "Client" if kit.colour.is_async else "AsyncClient"
+    transport = kit.transport(OneColour())
+    request = kit.library.Request("GET", "https://api.example.com/")
+    handle = transport.handle_async_request if kit.colour.is_async else transport.handle_request
+    with pytest.raises(TypeError, match=f"inner has no {lacks}: <one colour> serves a {kit.name}.{other} only"):
+        kit.colour.run(handle(request))
+    with pytest.raises(TypeError, match=r"inner has no \w+: <one colour> serves"):
+        kit.colour.enter(transport)
+    with pytest.raises(TypeError, match=r"inner has no \w+: <one colour> serves"):
+        kit.colour.run(transport.aclose() if kit.colour.is_async else transport.close())
+    assert transport.statistics().created == 0
+
+
 def test_a_transport_shows_what_it_is_made_of(kit: Kit) -> None:
     text = repr(kit.transport(kit.server(Answer(200))))
     assert text.startswith(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx
+import httpx2
 import pytest
+from resilience_http import _headers
 from resilience_http.trace_context import TraceContext, parse_traceparent, traced
 
 from resilience import bound
@@ -113,3 +116,23 @@ def test_a_redirect_carries_its_own_numbers_and_not_those_of_the_request_before(
     attempts = [request.headers.get("X-Request-Attempt") for request in server.requests]
     assert attempts == [None, "2", None]
     assert len({request.headers["traceparent"] for request in server.requests}) == 3
+
+
+@pytest.mark.parametrize("library", [httpx, httpx2])
+def test_the_list_in_which_the_libraries_keep_headers_is_where_it_was(library: Any) -> None:
+    """If this fails, every request takes 3 µs more: see `resilience_http._headers`."""
+    assert library.Headers({"A-b": "c"})._list == [(b"A-b", b"a-b", b"c")]
+
+
+@pytest.mark.parametrize("library", [httpx, httpx2])
+@pytest.mark.parametrize("name", ["_list", "_no_such_list"])
+def test_headers_are_read_and_extended_with_that_list_and_without(
+    library: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_headers, "_LIST", name)
+    headers = library.Headers([("Host", "a"), ("x-TWICE", "1"), ("X-Twice", "2")])
+    assert _headers.names_of(headers) == [b"host", b"x-twice", b"x-twice"]
+    more = _headers.extended(headers, [("X-One", b"x-one", "1"), ("X-Two", b"x-two", "\u00fc")])
+    assert type(more) is library.Headers
+    assert more.raw == [*headers.raw, (b"X-One", b"1"), (b"X-Two", "\u00fc".encode())]
+    assert (more["x-one"], more["X-TWO"], len(headers.raw)) == ("1", "\u00fc", 3)

@@ -375,18 +375,18 @@ def test_a_lost_race_for_the_lock_takes_the_long_way(kit: Kit) -> None:
     """The directory is locked by somebody when a request enters and when it leaves."""
     transport = kit.transport(kit.server(Answer(200)))
     kit.request(transport)
-    origins, key = transport._origins, ("https", b"api.example.com", None)
+    origins, key, now = transport._origins, ("https", b"api.example.com", None), kit.clock.now()
     machine = origins._machine
     machine.free = deque()  # as it looks while somebody is inside
-    first = origins.enter(key)
+    first = origins.enter(key, now)
     machine.free = machine.lock.free
-    second = origins.enter(key)
+    second = origins.enter(key, now)
     assert first is second
     assert transport.statistics().in_use == 1
     with machine.lock:
         origins.leave(first)  # cannot wait, so it is handed over
     assert machine.late
-    assert origins.enter(key) is first  # the long way again, because of what was handed over
+    assert origins.enter(key, now) is first  # the long way again, because of what was handed over
     machine.late.append((machine.end_locked, (first, kit.clock.now()), SUCCESS))
     origins.leave(second)
     assert not machine.late
@@ -397,11 +397,11 @@ def test_what_was_handed_over_is_applied_first(kit: Kit) -> None:
     """So that a decision sees all that came before it."""
     transport = kit.transport(kit.server(Answer(200)))
     kit.request(transport)
-    origins, key = transport._origins, ("https", b"api.example.com", None)
-    entry = origins.enter(key)
+    origins, key, now = transport._origins, ("https", b"api.example.com", None), kit.clock.now()
+    entry = origins.enter(key, now)
     with origins._machine.lock:
         origins.leave(entry)
-    origins.enter(key)
+    origins.enter(key, now)
     assert (entry.calls, len(origins._machine.late)) == (1, 0)
     origins.leave(entry)
 

@@ -63,7 +63,7 @@ MUTANTS = [
     mutant(
         "_exchange",
         "any method is repeated",
-        "request.method in _IDEMPOTENT and isinstance",
+        "request.method in IDEMPOTENT_METHODS and isinstance",
         "isinstance",
         f"{BASICS}::test_a_request_that_may_have_been_processed_is_not_sent_again",
     ),

@@ -10,6 +10,7 @@ LAYERS = "tests/http/test_resilient_layers.py"
 TIME = "tests/http/test_resilient_time.py"
 HEADERS = "tests/http/test_resilient_headers.py"
 SWEEP = "tests/http/test_resilient_sweep.py"
+DRAINING = "tests/http/test_resilient_draining.py"
 ARGUMENTS = "tests/http/test_resilient_arguments.py"
 
 
@@ -26,8 +27,14 @@ MUTANTS = [
         "        return False\n    # Neither",
         RETRY,
     ),
-    mutant("large forms are sent again", "_body", "_length(request) <= limit and all(", "all(", RETRY),
-    mutant("forms are sent once", "_body", "return _length(request) <= limit and all(", "return False and all(", RETRY),
+    mutant("large forms are sent again", "_body", "announced_length(request) <= limit and all(", "all(", RETRY),
+    mutant(
+        "forms are sent once",
+        "_body",
+        "return announced_length(request) <= limit and all(",
+        "return False and all(",
+        RETRY,
+    ),
     mutant(
         "an unseekable form is sent again",
         "_body",
@@ -93,8 +100,8 @@ MUTANTS = [
     mutant(
         "errors are not translated",
         "_dialect",
-        "            if kind in self.errors:\n",
-        "            if False:\n",
+        "        if found is None:\n",
+        "        if True:\n",
         LAYERS,
     ),
     mutant("a translation is translated", "_dialect", " or isinstance(error, self.transport):", ":", ARGUMENTS),
@@ -359,7 +366,47 @@ MUTANTS = [
         "the first attempt is numbered", "_propagation", "number > 1 and _ATTEMPT", "number > 0 and _ATTEMPT", HEADERS
     ),
     mutant("the parent-id stays", "_propagation", "child = trace.child()", "child = trace", HEADERS),
-    mutant("the caller's headers are changed", "_propagation", "    headers = type(headers)(headers)\n", "", HEADERS),
+    mutant("the caller's headers are changed", "_headers", "copy = type(headers)(headers)", "copy = headers", HEADERS),
+    mutant(
+        "names are compared as they are written", "_headers", "return [name.lower() for", "return [name for", HEADERS
+    ),
+    # a response that is not wanted
+    mutant(
+        "what is not wanted is not read",
+        "_draining",
+        "return not response.is_closed and announced_length(response) <= _MOST_BYTES",
+        "return False",
+        DRAINING,
+    ),
+    mutant("large bodies are read", "_draining", " and announced_length(response) <= _MOST_BYTES", "", DRAINING),
+    mutant(
+        "a body of exactly the limit is large",
+        "_draining",
+        "(response) <= _MOST_BYTES",
+        "(response) < _MOST_BYTES",
+        DRAINING,
+    ),
+    mutant("a thread reads however long it takes", "_draining", " or clock.now() >= end", "", DRAINING),
+    mutant("a thread reads however much comes", "_draining", "if length > _MOST_BYTES or clock", "if clock", DRAINING),
+    mutant(
+        "a task reads however much comes",
+        "_draining",
+        "            if length > _MOST_BYTES:\n                break",
+        "            if False:\n                break",
+        DRAINING,
+    ),
+    mutant("a task reads however long it takes", "_draining", "seconds=_patience()", "seconds=None", DRAINING),
+    mutant("reading may take all the time left", "_draining", "0.1 * left", "1.0 * left", DRAINING),
+    mutant(
+        "what is not wanted stays open", "_draining", "            response.close()\n", "            pass\n", DRAINING
+    ),
+    mutant(
+        "what is not wanted stays open to tasks",
+        "_draining",
+        "            await response.aclose()\n",
+        "            pass\n",
+        DRAINING,
+    ),
     mutant(
         "the caller's request is changed",
         "_propagation",
