@@ -7,8 +7,19 @@ import contextlib
 from typing import Any
 
 import pytest
+import tenacity
 
-from resilience import CallTimedOut, CallTimeoutError, DeadlineExceededError, Retry, Timeout, remaining
+from resilience import (
+    Bulkhead,
+    CallTimedOut,
+    CallTimeoutError,
+    DeadlineExceededError,
+    RateLimiter,
+    Retry,
+    Timeout,
+    remaining,
+)
+from resilience._wait import Wait
 from resilience.clock import turn
 from resilience.testing import recorded_events
 from tests.http.scripted import ORIGIN, URL, Answer, Kit
@@ -218,6 +229,49 @@ def test_with_no_time_left_nothing_is_sent(kit: Kit) -> None:
         assert str(error.request.url) == URL
         assert isinstance(caught.value, kit.package.HTTPDeadlineExceededError)
         assert isinstance(caught.value, kit.library.TimeoutException)
+
+
+def test_an_attempt_has_its_full_time_after_a_wait_for_the_rate(kit: Kit) -> None:
+    seen: list[float | None] = []
+
+    def noted(request: Any) -> Answer:
+        seen.append(remaining())
+        return Answer(200)
+
+    limiter = RateLimiter(1, 4.0, max_wait=30.0)
+    transport = kit.transport(kit.server(noted), rate_limiter=limiter)
+    for _ in range(2):
+        kit.request(transport)
+    assert seen == [10.0, pytest.approx(10.0)]
+    assert kit.clock.now() == pytest.approx(1004.0, abs=0.01)
+
+
+def test_an_attempt_has_its_full_time_after_another_one(kit: Kit) -> None:
+    seen: list[float | None] = []
+
+    def noted(request: Any) -> Answer:
+        seen.append(remaining())
+        return Answer(503 if len(seen) < 3 else 200)
+
+    retry = Retry(kit.library.TransportError, wait=tenacity.wait_fixed(4.0))
+    kit.request(kit.transport(kit.server(noted), retry=retry))
+    assert seen == [10.0, pytest.approx(10.0), pytest.approx(10.0)]
+
+
+def test_an_attempt_has_its_full_time_after_a_wait_for_a_slot(kit: Kit) -> None:
+    seen: list[float | None] = []
+
+    def noted(request: Any) -> Answer:
+        seen.append(remaining())
+        return Answer(200)
+
+    class Slow(Bulkhead):
+        def admit(self, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+            return Wait(self, super().admit(args, kwargs), 4.0)
+
+    kit.request(kit.transport(kit.server(noted), bulkhead=lambda origin: Slow(1)))
+    assert seen == [pytest.approx(10.0)]
+    assert kit.clock.now() == pytest.approx(1004.0, abs=0.01)
 
 
 def test_time_that_runs_out_before_an_attempt_is_a_refusal(kit: Kit) -> None:

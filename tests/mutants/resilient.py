@@ -265,7 +265,7 @@ MUTANTS = [
     mutant(
         "an attempt does not know the total",
         "_sending",
-        " and (own is None or clock.now() + limit < own.when)",
+        " and (own is None or now + limit < own.when)",
         "",
         TIME,
     ),
@@ -335,6 +335,48 @@ MUTANTS = [
         "retry._inspects_results or retry._retry_if is not is_unwanted or is_unwanted(response)",
         "is_unwanted(response)",
         RETRY,
+    ),
+    mutant(
+        "an attempt's time begins before it may run",
+        "_sending",
+        "slot, now = await slot.suspend(), clock.now()",
+        "slot = await slot.suspend()",
+        TIME,
+    ),
+    mutant(
+        "a thread's attempt's time begins before it may run",
+        "_sending",
+        "slot, now = slot.block(), clock.now()",
+        "slot = slot.block()",
+        TIME,
+    ),
+    mutant(
+        "an attempt's time begins before the rate allows it",
+        "_sending",
+        "charge, now = await charge.suspend(), clock.now()",
+        "charge = await charge.suspend()",
+        TIME,
+    ),
+    mutant(
+        "a thread's attempt's time begins before the rate allows it",
+        "_sending",
+        "charge, now = charge.block(), clock.now()",
+        "charge = charge.block()",
+        TIME,
+    ),
+    mutant(
+        "all attempts begin with the first",
+        "_sending",
+        "                retry._prepare(run, wait)\n                number, now = run.number, self._total._clock.now()",
+        "                retry._prepare(run, wait)\n                number = run.number",
+        TIME,
+    ),
+    mutant(
+        "all attempts of a task begin with the first",
+        "_sending",
+        "await retry._aprepare(run, wait)\n                number, now = run.number, self._total._clock.now()",
+        "await retry._aprepare(run, wait)\n                number = run.number",
+        TIME,
     ),
     # what travels
     mutant(
@@ -418,7 +460,7 @@ MUTANTS = [
     mutant(
         "an entered origin is not in use",
         "_origins",
-        "                machine.begin_locked(entry, self._clock.now())\n",
+        "                machine.begin_locked(entry, now)\n",
         "",
         LAYERS,
     ),
