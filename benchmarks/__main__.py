@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import asgi, failure, http, memory, rejection, report, stacks, success, transport
+from . import asgi, failure, hosts, http, memory, rejection, report, stacks, success, transport
 from .http_storm import Aftermath
 from .measure import Effort, Measured, measure
 from .memory import Footprint
@@ -34,13 +34,20 @@ def main() -> None:
     footprints = _footprints(options.only.lower(), keys, console)
     if results or footprints:
         report.print_tables(results, footprints, console)
+    with console.status("") as status:
+        crowds = hosts.measure(options.only.lower(), hosts.QUICK if options.quick else hosts.FULL, status.update)
+    hosts.print_table(crowds, console)
     throughputs, storms = _http(options.only.lower(), http.QUICK if options.quick else http.FULL, console)
     http.print_tables(throughputs, storms, console)
     # RESULTS.md is always one whole and careful run, never a patchwork.
     if not (options.quick or options.only or options.no_write):
         today = datetime.now(UTC).date()
-        text = report.markdown(results, footprints, effort, today) + "\n" + http.markdown(throughputs, storms)
-        RESULTS.write_text(text, encoding="utf-8")
+        parts = (
+            report.markdown(results, footprints, effort, today),
+            hosts.markdown(crowds),
+            http.markdown(throughputs, storms),
+        )
+        RESULTS.write_text("\n".join(parts), encoding="utf-8")
         console.print(f"wrote {RESULTS.name}")
 
 

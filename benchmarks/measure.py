@@ -74,6 +74,8 @@ class Row:
     bars: tuple[Bar, ...] = ()
     colours: tuple[Colour, ...] = BOTH
     note: str = ""
+    ceiling: float | None = None
+    """Microseconds that ours may cost, whatever others do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,18 +109,26 @@ class Measured:
         """Seconds per call, above the bare call where the row has one (the bare call itself is absolute)."""
         return median(self._above_bare(name))
 
+    def spread(self, name: str) -> Ratio:
+        """The cost of a case in microseconds with its quartiles."""
+        return _quartered([seconds * 1e6 for seconds in self._above_bare(name)])
+
     def ratio(self, peer: str) -> Ratio:
         """Our cost as a multiple of the peer's."""
         pairs = zip(self._above_bare(OURS), self._above_bare(peer), strict=True)
         # A disturbed bare slice can leave the peer nothing; "infinitely worse" keeps that round in its place.
-        ratios = sorted(ours / theirs if theirs > 0 else float("inf") for ours, theirs in pairs)
-        return Ratio(median(ratios), ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4])
+        return _quartered([ours / theirs if theirs > 0 else float("inf") for ours, theirs in pairs])
 
     def _above_bare(self, name: str) -> list[float]:
         seconds = self.seconds[name]
         if name == BARE or BARE not in self.seconds:
             return seconds
         return [taken - bare for taken, bare in zip(seconds, self.seconds[BARE], strict=True)]
+
+
+def _quartered(values: list[float]) -> Ratio:
+    values = sorted(values)
+    return Ratio(median(values), values[len(values) // 4], values[-1 - len(values) // 4])
 
 
 def measure(rows: Sequence[Row], effort: Effort, progress: Callable[[str], object]) -> list[Measured]:

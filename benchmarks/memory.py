@@ -136,10 +136,11 @@ def _check_live(decide: Decide, keys: list[str], left: int) -> None:
 
 
 def _used(trace: bool) -> int | None:
-    return tracemalloc.get_traced_memory()[0] if trace else _resident()
+    return tracemalloc.get_traced_memory()[0] if trace else resident()
 
 
-def _resident() -> int | None:
+def resident() -> int | None:
+    """The resident size of this process in bytes; `None` where the system does not tell."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:

@@ -53,24 +53,30 @@ class Line:
     micros: float
     ratio: Ratio | None = None
     bar: float | None = None
+    spread: Ratio | None = None
+    """Of the microseconds, if the bar is for them and not for the ratio."""
+
+    @property
+    def judged(self) -> Ratio | None:
+        """What the bar is for."""
+        return self.ratio if self.spread is None else self.spread
 
     @property
     def holds(self) -> bool | None:
         """Whether the bar holds; `None` without a bar."""
-        return None if self.bar is None or self.ratio is None else self.ratio.median <= self.bar
+        return None if self.bar is None or self.judged is None else self.judged.median <= self.bar
 
     def cells(self) -> tuple[str, ...]:
         """The line as text, in the order of `HEADINGS`."""
-        ratio = spread = ""
-        if self.ratio is not None:
-            ratio, spread = f"{self.ratio.median:.2f}", f"{self.ratio.low:.2f} to {self.ratio.high:.2f}"
-        bar = "" if self.bar is None else f"≤ {self.bar:.2f}"
+        ratio = "" if self.ratio is None else f"{self.ratio.median:.2f}"
+        spread = "" if self.judged is None else f"{self.judged.low:.2f} to {self.judged.high:.2f}"
+        bar = "" if self.bar is None else f"≤ {self.bar:.2f}" if self.spread is None else f"≤ {self.bar:g} µs"
         return self.row, self.colour, self.name, f"{self.micros:.3f}", ratio, spread, bar, self._verdict()
 
     def _verdict(self) -> str:
-        if self.bar is None or self.ratio is None:
+        if self.bar is None or self.judged is None:
             return ""
-        close = ", close" if self.ratio.low <= self.bar <= self.ratio.high else ""
+        close = ", close" if self.judged.low <= self.bar <= self.judged.high else ""
         return ("pass" if self.holds else "MISS") + close
 
 
@@ -80,6 +86,7 @@ def lines(measured: Measured) -> Iterator[Line]:
     limits = {bar.peer: bar.limit for bar in row.bars}
     for name in measured.seconds:
         comparable = OURS in measured.seconds and name not in (OURS, BARE)
+        limited = row.ceiling is not None and name == OURS
         yield Line(
             row.group,
             row.name,
@@ -87,7 +94,8 @@ def lines(measured: Measured) -> Iterator[Line]:
             name,
             measured.cost(name) * 1e6,
             measured.ratio(name) if comparable else None,
-            limits.get(name),
+            row.ceiling if limited else limits.get(name),
+            measured.spread(name) if limited else None,
         )
 
 
@@ -148,7 +156,8 @@ def markdown(results: Sequence[Measured], footprints: Sequence[Footprint], effor
         "Written by `python -m benchmarks`; do not edit by hand.",
         "\n".join(f"* {name}: {fact}" for name, fact in circumstances.items()),
         "## Bars",
-        _score(results, footprints) + " Ours may cost at most the bar times theirs, or the bytes of the bar.",
+        _score(results, footprints)
+        + " Ours may cost at most the bar times theirs, or the microseconds or bytes of the bar.",
         _markdown_table(BAR_HEADINGS, _bar_cells(results, footprints)),
     ]
     for group, rows in groupby(results, key=lambda measured: measured.row.group):
@@ -182,7 +191,7 @@ def _bar_cells(results: Sequence[Measured], footprints: Sequence[Footprint]) -> 
         for line in lines(measured):
             if line.holds is not None:
                 row, colour, name, *rest = line.cells()
-                yield row, colour, ours, name, *rest
+                yield row, colour, ours, "" if name == OURS else name, *rest
     for footprint in footprints:
         if memory_holds(footprint) is not None:
             cells = memory_cells(footprint)

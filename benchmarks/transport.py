@@ -1,25 +1,23 @@
-"""Rows for the resilient transport on a transport that does nothing, and its memory over many hosts.
+"""Rows for the resilient transport on a transport that does nothing.
 
 The standard pipeline is what is measured: total timeout, retry with budget, breaker, bulkhead and attempt timeout for
-one known origin, and the headers that travel along. Costs are above the bare null transport.
-
-    python -m benchmarks.transport              memory with 100,000 different hosts
+one known origin, and the headers that travel along. Costs are above the bare null transport. The same layers around its
+method, as a `Pipeline` of the core, show what of that is HTTP: a key for the origin, its entry, and the headers.
 """
 
 from __future__ import annotations
 
-import argparse
-import gc
 import importlib
-import time
-import tracemalloc
 from collections.abc import Callable
 from typing import Any
+
+from resilience import Bulkhead, CircuitBreaker, Pipeline, Retry, RetryBudget, Timeout
 
 from .measure import BARE, OURS, Case, Colour, Row
 
 URL = "https://api.example.com/things"
-HOSTS, MAX_HOSTS = 100_000, 1024
+CEILING = 12.0
+"""Microseconds that the standard pipeline may add to a request."""
 
 
 def null_transport(library: Any, body: bool) -> Any:
@@ -48,9 +46,25 @@ def build(name: str, body: bool) -> Callable[[Colour], list[Case]]:
         request = library.Client().build_request("GET", URL)
         guarded = {what: package.ResilientTransport(null, **options) for what, options in settings.items()}
         contestants = {BARE: null, **guarded}
-        return [Case(what, _call(colour, transport, request, body)) for what, transport in contestants.items()]
+        cases = [Case(what, _call(colour, transport, request, body)) for what, transport in contestants.items()]
+        return [*cases, Case("layers of the core", _call(colour, _Layered(colour, null), request, body))]
 
     return cases
+
+
+class _Layered:
+    """The null transport's method under the layers of the core, without anything that is about HTTP."""
+
+    def __init__(self, colour: Colour, null: Any) -> None:
+        layers = Pipeline(
+            Timeout(30.0),
+            Retry(OSError, budget=RetryBudget()),
+            CircuitBreaker(),
+            Bulkhead(100, max_queue=1000),
+            Timeout(10.0),
+        )
+        name = "handle_request" if colour == "sync" else "handle_async_request"
+        setattr(self, name, layers(getattr(null, name)))
 
 
 def _call(colour: Colour, transport: Any, request: Any, body: bool) -> Callable[[], Any]:
@@ -65,38 +79,9 @@ def _call(colour: Colour, transport: Any, request: Any, body: bool) -> Callable[
 
 
 ROWS = (
-    *(Row("transport", f"{name}, null transport", build(name, body=False)) for name in ("httpx", "httpx2")),
+    *(
+        Row("transport", f"{name}, null transport", build(name, body=False), ceiling=CEILING)
+        for name in ("httpx", "httpx2")
+    ),
     *(Row("transport", f"{name}, null transport, body read", build(name, body=True)) for name in ("httpx", "httpx2")),
 )
-
-
-def many_hosts(name: str, hosts: int) -> tuple[int, int, float]:
-    """Origins kept, bytes held, and requests per second, after one request to each of so many hosts."""
-    library, package = importlib.import_module(name), importlib.import_module(f"resilience_{name}")
-    transport = package.ResilientTransport(null_transport(library, body=False), max_hosts=MAX_HOSTS)
-    request = library.Request("GET", URL)
-    gc.collect()
-    tracemalloc.start()
-    began = time.perf_counter()
-    for number in range(hosts):
-        request.url = library.URL(f"https://host-{number}.example.com/")
-        transport.handle_request(request)
-    seconds = time.perf_counter() - began
-    gc.collect()
-    held = tracemalloc.get_traced_memory()[0]
-    tracemalloc.stop()
-    return transport.statistics().keys, held, hosts / seconds
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="The memory of a resilient transport that has seen many hosts.")
-    parser.add_argument("hosts", type=int, nargs="?", default=HOSTS)
-    options = parser.parse_args()
-    for name in ("httpx", "httpx2"):
-        for hosts in (options.hosts // 10, options.hosts):
-            kept, held, speed = many_hosts(name, hosts)
-            print(f"{name}: {hosts:,} hosts: {kept:,} kept, {held / 1e6:.1f} MB, {speed:,.0f} requests/s (traced)")
-
-
-if __name__ == "__main__":
-    main()
