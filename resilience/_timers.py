@@ -5,8 +5,9 @@ most that much late, and share slots. Setting and clearing one costs a set opera
 timer only when a new slot is earlier than the armed one. Slots that have emptied are dropped when the timer rings.
 The idea is that of hashed timing wheels (Varghese and Lauck, 1987), without the wheel.
 
-A timer that rings late tells of a loop that was blocked, and then what has arrived meanwhile lies there unseen. It is let
-in first: deadlines fire a few turns of the loop later, so that a caller's own delay is not put down to the dependency.
+A timer that rings late tells of a loop that was blocked, and then what has arrived meanwhile lies there unseen. It is
+let in first: deadlines fire a few turns of the loop later, so that a caller's own delay is not put down to the
+dependency.
 """
 
 from __future__ import annotations
