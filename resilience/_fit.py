@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import textwrap
 from collections.abc import Iterator
 from functools import lru_cache
 from types import CodeType, FunctionType
@@ -81,7 +80,8 @@ def _fitted_code(code: CodeType, parameters: _Parameters) -> CodeType | None:
         return None
     taken = {name for each in codes for name in (*each.co_varnames, *each.co_freevars)}
     own = {name: name + _PRIME for name in taken & named}
-    definition = _Fit(parameters, own).visit(cast("ast.FunctionDef", ast.parse(source).body[0]))
+    block = cast("ast.If", ast.parse(source).body[0])
+    definition = _Fit(parameters, own).visit(cast("ast.FunctionDef", block.body[0]))
     definition.args, definition.returns = _placed(_signature(parameters), definition), None
     frame = ast.parse("def made(): pass")
     made = cast("ast.FunctionDef", frame.body[0])
@@ -95,7 +95,7 @@ def _fitted_code(code: CodeType, parameters: _Parameters) -> CodeType | None:
 
 @lru_cache(maxsize=_MOST_KEPT)
 def _source(code: CodeType) -> str | None:
-    """The source of a wrapper, in its place below empty lines; None if there is none, or none that `code` was made of.
+    """The source of a wrapper, with its lines and columns; None if there is none, or none that `code` was made of.
 
     It is read when the first function is decorated, and by then the file may be that of another version.
     """
@@ -104,9 +104,11 @@ def _source(code: CodeType) -> str | None:
         if code not in _codes_of("".join(lines)):
             return None
         above = code.co_firstlineno - 1
-        return "\n" * above + textwrap.dedent("".join(inspect.getblock(lines[above:])))
+        source = "\n" * (above - 1) + "if True:\n" + "".join(inspect.getblock(lines[above:]))
+        ast.parse(source)
     except Exception:  # noqa: BLE001 - no file, or one with anything in it
         return None
+    return source
 
 
 @lru_cache(maxsize=1)

@@ -104,6 +104,8 @@ def colour_of(fn: object) -> str:
         raise TypeError(
             f"cannot guard the class {fn.__qualname__}: decorate its methods, or a function that creates it"
         )
+    if isinstance(fn, Layer):
+        raise TypeError(f"cannot guard {fn!r}: it is a layer too, so write Pipeline(outer, inner) for both together")
     if inspect.iscoroutine(fn) or inspect.isgenerator(fn) or inspect.isasyncgen(fn):
         raise TypeError(f"cannot guard {shown(fn)}: pass the function, not what calling it returned")
     if not callable(fn):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import linecache
 import traceback
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
@@ -400,6 +401,16 @@ def test_a_wrapper_is_fitted_from_the_text_that_it_was_made_of(tmp_path: Path) -
     assert fitted(wrapper, spelled)(1, y=5) == (1, 5, (), 3, {})
 
 
+def test_a_wrapper_that_stands_in_no_function_stays(tmp_path: Path) -> None:
+    file = tmp_path / "outermost.py"
+    source = "def wrapper(*args, **kwargs):\n    return fn(*args, **kwargs)\n"
+    file.write_text(source)
+    scope: dict[str, Any] = {"fn": spelled}
+    exec(compile(source, file, "exec", dont_inherit=True), scope)
+    wrapper = scope["wrapper"]
+    assert fitted(wrapper, spelled) is wrapper
+
+
 def test_parameters_that_nobody_wrote_are_left_alone() -> None:
     import types
 
@@ -420,3 +431,5 @@ def test_a_traceback_shows_the_line_as_it_is_written() -> None:
     assert [frame.line for frame in frames[-2:]] == ["result = fn(*args, **kwargs)", "raise LookupError(x)"]
     assert frames[-2].filename.endswith("_policy.py")
     assert frames[-2].name == "guarded"
+    line = linecache.getline(frames[-2].filename, frames[-2].lineno or 0)
+    assert line[frames[-2].colno : frames[-2].end_colno] == "fn(*args, **kwargs)"
