@@ -37,6 +37,13 @@ def _in(start: str, old: str, new: str) -> tuple[str, str]:
 
 
 MUTANTS = [
+    Mutant(
+        "decoration: a layer is guarded by another",
+        _LAYER,
+        "isinstance(fn, Layer)",
+        "False",
+        ("tests/test_decoration.py",),
+    ),
     _fit("defaults are lost", "wrapper.__name__, fn.__defaults__, closure", "wrapper.__name__, None, closure"),
     _fit("defaults of keywords are lost", "    result.__kwdefaults__ = fn.__kwdefaults__\n", ""),
     _fit("positional-only parameters have names", "code.co_varnames[:keyword_only])", "code.co_varnames[:either])"),
