@@ -8,15 +8,15 @@ them again, which costs more than many a layer. `fitted` makes the same wrapper 
         result = fn(*args, **kwargs)                         result = fn(url, size=size)
 
 It rewrites the syntax tree of the wrapper's own source, so that there is one text of it: line numbers, closure and
-behaviour stay as written. Where that cannot be done (no source at hand, a builtin function, a parameter that is called
-like something the wrapper uses), the wrapper stays as it is and works all the same.
+behaviour stay as written. Where that cannot be done (no source at hand, or not the one that runs; a builtin function;
+a parameter that is called like something the wrapper uses), the wrapper stays as it is and works all the same.
 """
 
 from __future__ import annotations
 
 import ast
 import inspect
-import textwrap
+from collections.abc import Iterator
 from functools import lru_cache
 from types import CodeType, FunctionType
 from typing import Any, NamedTuple, TypeVar, cast
@@ -70,28 +70,59 @@ def _fitted_code(code: CodeType, parameters: _Parameters) -> CodeType | None:
     """`code` with other parameters; None where that cannot be done."""
     named = {*parameters.positional_only, *parameters.either, *parameters.keyword_only}
     named |= {name for name in (parameters.rest, parameters.extra) if name is not None}
-    if not named.isdisjoint(code.co_names) or not all(map(str.isidentifier, named)):
+    codes = list(_with_inner(code))
+    if any(not named.isdisjoint(each.co_names) for each in codes) or not all(map(str.isidentifier, named)):
         return None  # it would hide a global, or nobody wrote it
     if len(named) == 2 and parameters.rest is not None and parameters.extra is not None:
         return None  # it has them already
-    try:
-        lines, first = inspect.getsourcelines(code)
-        tree = ast.parse(textwrap.dedent("".join(lines)))
-    except (OSError, SyntaxError):  # only the bytecode was shipped
+    source = _source(code)
+    if source is None:
         return None
-    definition = cast("ast.FunctionDef", tree.body[0])
-    own = {name: name + _PRIME for name in (*code.co_varnames, *code.co_freevars) if name in named}
-    definition = _Fit(parameters, own).visit(definition)
-    definition.args, definition.returns = _signature(parameters), None
+    taken = {name for each in codes for name in (*each.co_varnames, *each.co_freevars)}
+    own = {name: name + _PRIME for name in taken & named}
+    block = cast("ast.If", ast.parse(source).body[0])
+    definition = _Fit(parameters, own).visit(cast("ast.FunctionDef", block.body[0]))
+    definition.args, definition.returns = _placed(_signature(parameters), definition), None
     frame = ast.parse("def made(): pass")
     made = cast("ast.FunctionDef", frame.body[0])
-    made.args.args = [ast.arg(own.get(name, name)) for name in code.co_freevars]
+    made.args.args = [_placed(ast.arg(own.get(name, name)), definition) for name in code.co_freevars]
     made.body = [definition]
-    ast.increment_lineno(_placed(frame, definition), first - 1)
     module = compile(frame, code.co_filename, "exec", dont_inherit=True)
     for _ in ("made", definition.name):
         module = next(constant for constant in module.co_consts if isinstance(constant, CodeType))
     return module.replace(co_qualname=code.co_qualname)
+
+
+@lru_cache(maxsize=_MOST_KEPT)
+def _source(code: CodeType) -> str | None:
+    """The source of a wrapper, with its lines and columns; None if there is none, or none that `code` was made of.
+
+    It is read when the first function is decorated, and by then the file may be that of another version.
+    """
+    try:
+        lines = inspect.findsource(code)[0]
+        if code not in _codes_of("".join(lines)):
+            return None
+        above = code.co_firstlineno - 1
+        source = "\n" * (above - 1) + "if True:\n" + "".join(inspect.getblock(lines[above:]))
+        ast.parse(source)
+    except Exception:  # noqa: BLE001 - no file, or one with anything in it
+        return None
+    return source
+
+
+@lru_cache(maxsize=1)
+def _codes_of(text: str) -> frozenset[CodeType]:
+    """The code of all functions in a file. (Codes are equal if they do the same on the same lines.)"""
+    return frozenset(_with_inner(compile(text, "", "exec", dont_inherit=True)))
+
+
+def _with_inner(code: CodeType) -> Iterator[CodeType]:
+    """`code`, and that of all functions inside."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _with_inner(constant)
 
 
 class _Fit(ast.NodeTransformer):

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 
-from ._layer import PLAIN, AnyFunction, Stream, drive, name_of, require_asyncio
+from ._layer import PLAIN, AnyFunction, Stream, drive, has_no_name_yet, name_of, require_asyncio
 from ._lease import Lease
 from ._policy import Policy
 from ._stock import Stock
@@ -37,6 +37,11 @@ class Injecting(Policy, Generic[T]):
         if parameters is not None:
             if not parameters or parameters[0].kind in {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD}:
                 raise TypeError(f"{name_of(fn)} must take the resource of the pool as its first positional argument")
+            if parameters[0].name in {"self", "cls"} and has_no_name_yet(fn) and _stands_in_a_class(fn):
+                raise TypeError(
+                    f"{name_of(fn)} is a method, and {parameters[0].name} would be the resource, which comes first: use"
+                    " `with pool.acquire() as resource:` in it, or inject into a static method"
+                )
             rest = parameters[parameters[0].kind is not inspect.Parameter.VAR_POSITIONAL :]
             cast("Any", wrapper).__signature__ = inspect.signature(fn).replace(parameters=rest)
         return wrapper
@@ -112,3 +117,8 @@ class Injecting(Policy, Generic[T]):
                 f"{self._machine} creates its resources asynchronously, which the plain function {name_of(fn)} cannot"
                 " wait for: write an `async def`, or give the pool a plain `create` function"
             )
+
+
+def _stands_in_a_class(fn: Any) -> bool:
+    scope: str = inspect.unwrap(fn).__qualname__.rpartition(".")[0]
+    return bool(scope) and not scope.endswith("<locals>")

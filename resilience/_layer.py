@@ -104,6 +104,8 @@ def colour_of(fn: object) -> str:
         raise TypeError(
             f"cannot guard the class {fn.__qualname__}: decorate its methods, or a function that creates it"
         )
+    if isinstance(fn, Layer):
+        raise TypeError(f"cannot guard {fn!r}: it is a layer too, so write Pipeline(outer, inner) for both together")
     if inspect.iscoroutine(fn) or inspect.isgenerator(fn) or inspect.isasyncgen(fn):
         raise TypeError(f"cannot guard {shown(fn)}: pass the function, not what calling it returned")
     if not callable(fn):
@@ -138,13 +140,13 @@ def refuse_bare(kind: type[Layer], first: Any, *, functions: bool = False) -> No
 
     Where functions are allowed as the first argument (`functions`), the one to guard is known by having no name yet.
     """
-    if inspect.isroutine(first) if not functions else _has_no_name_yet(first):
+    if inspect.isroutine(first) if not functions else has_no_name_yet(first):
         raise TypeError(
             f"{kind.__name__} takes its settings, not the function {name_of(first)}: use @{kind.__name__}(…)"
         )
 
 
-def _has_no_name_yet(fn: Any) -> bool:
+def has_no_name_yet(fn: Any) -> bool:
     """Whether the code that uses this package has just defined `fn` with `def` and bound it to no name.
 
     That is so while its decorators run, and hardly ever else.

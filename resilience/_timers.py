@@ -4,6 +4,10 @@ Deadlines are rounded up to slots of 10 ms, or of 2 % of their length where that
 most that much late, and share slots. Setting and clearing one costs a set operation; the event loop's own heap sees a
 timer only when a new slot is earlier than the armed one. Slots that have emptied are dropped when the timer rings.
 The idea is that of hashed timing wheels (Varghese and Lauck, 1987), without the wheel.
+
+A timer that rings late tells of a loop that was blocked, and then what has arrived meanwhile lies there unseen. It is
+let in first: deadlines fire a few turns of the loop later, so that a caller's own delay is not put down to the
+dependency.
 """
 
 from __future__ import annotations
@@ -25,6 +29,8 @@ current_task: Callable[[asyncio.AbstractEventLoop], asyncio.Task[Any] | None] = 
 )
 
 PER_SECOND = 100  # the finest slots
+_LATE = 0.05  # seconds; an event loop that is not blocked is never this late
+_GRACE = 3  # turns of a loop that was: a result wakes a task, and that task the one that waits for it
 _LONGEST_TIMER = (
     86_400.0  # event loops do not take arbitrarily long timers; a ring that finds nothing due sets the next
 )
@@ -73,10 +79,13 @@ class Timers:
         delay = min(slot / PER_SECOND - self._clock.now(), _LONGEST_TIMER)
         self._handle = self._clock.call_later(self.loop, max(0.0, delay), self._ring)
 
-    def _ring(self) -> None:
+    def _ring(self, grace: int = _GRACE) -> None:
+        now = self._clock.now()
+        if grace and now - self._armed / PER_SECOND > _LATE:
+            self.loop.call_soon(self._ring, grace - 1)
+            return
         self._handle = None
         self._armed = math.inf
-        now = self._clock.now()
         while self._heap and self._heap[0] / PER_SECOND <= now:
             for deadline in self.slots.pop(heapq.heappop(self._heap)):
                 deadline.fire()

@@ -188,9 +188,8 @@ class Retry(Policy):
                 case "rng":
                     if value is not None and not isinstance(value, random.Random):
                         raise TypeError(f"rng must be a random.Random or None, not {_arguments.shown(value)}")
-                    self._rng = (
-                        value or random.SystemRandom()
-                    )  # it has no state, which the children of a fork would share
+                    # The default has no state, which the children of a fork would share.
+                    self._rng = value or random.SystemRandom()
                 case _:  # name and listeners: below
                     pass
         refuse_futile(self._on, rejections=self._retry_rejections, results=self._retry_if is not None)
@@ -310,8 +309,13 @@ class Retry(Policy):
         return await self._repeat_async(run, None)
 
     def _wrap_async(self, fn: AnyFunction) -> AnyFunction:
+        unchecked = True
 
         async def plain(*args: Any, **kwargs: Any) -> Any:
+            nonlocal unchecked
+            if unchecked:  # now, and not when something has failed
+                require_asyncio()
+                unchecked = False
             if FURTHER and attempt_number() != 1:  # of another Retry around: this one counts for itself
                 return await self._repeat_async(Run(self, fn, args, kwargs), None)
             try:

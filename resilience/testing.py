@@ -195,8 +195,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 def run(main: Coroutine[Any, Any, R], clock: ManualClock | None = None) -> R:
     """Run a coroutine like `asyncio.run`, in virtual time: on `clock`, the manual one in use, or a new one.
 
-    The clock is behind every policy meanwhile. Threads are invisible to it: while all tasks wait, time moves on to the
-    next timer, whatever a thread is still doing.
+    The clock is behind every policy meanwhile. Threads, and what is at the other end of a socket, are invisible to it:
+    while all tasks wait, time moves on to the next timer, whatever those are still doing.
     """
     if clock is None:
         in_use = SystemClock.behind()

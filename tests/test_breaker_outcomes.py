@@ -223,6 +223,46 @@ def test_waiting_for_our_own_slot_past_the_deadline_is_not_a_failure_of_the_depe
     assert (state(breaker), breaker.statistics().calls) == (State.CLOSED, 0)
 
 
+def test_a_blocked_loop_does_not_trip_the_breaker_of_a_healthy_dependency(clock: ManualClock) -> None:
+    """B16: the answer was there long before the time was up, but the loop was busy and saw both at once."""
+    breaker = CircuitBreaker(failure_threshold=1)
+
+    async def fetch() -> str:
+        await asyncio.gather(clock.asleep(0.01))  # an answer that wakes one task, and that one the next
+        return "answer"
+
+    async def main() -> None:
+        guarded = asyncio.ensure_future(breaker(Timeout(0.1)(fetch))())
+        scoped = asyncio.ensure_future(within())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        clock.advance(0.3)  # somebody computes, or calls something that blocks
+        assert [await guarded, await scoped] == ["answer", "answer"]
+
+    async def within() -> str:
+        async with breaker.guard(), Timeout(0.1).guard():
+            return await fetch()
+
+    run(main(), clock)
+    assert (state(breaker), breaker.statistics().failures) == (State.CLOSED, 0)
+
+
+def test_what_has_no_answer_when_a_blocked_loop_goes_on_is_cut_off_all_the_same(clock: ManualClock) -> None:
+    breaker = CircuitBreaker(failure_threshold=1)
+
+    async def main() -> None:
+        task = asyncio.ensure_future(breaker(Timeout(0.1)(asyncio.Event().wait))())
+        await asyncio.sleep(0)
+        clock.advance(0.3)
+        before = clock.now()
+        with pytest.raises(CallTimeoutError):
+            await task
+        assert clock.now() == before
+
+    run(main(), clock)
+    assert state(breaker) is State.OPEN
+
+
 # -- cancellation ------------------------------------------------------------------------------------------------------
 
 

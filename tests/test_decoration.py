@@ -137,6 +137,8 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "method that is a context manager": (lambda: Service().manager, "use `with policy.guard"),
     "partial of a context manager": (lambda: functools.partial(manager), "use `with policy.guard"),
     "types.coroutine": (lambda: old_style, "write an `async def` in place of types.coroutine"),
+    "layer": (lambda: Bulkhead(1), "it is a layer too, so write Pipeline(outer, inner)"),
+    "pipeline": (Pipeline, "it is a layer too"),
     "number": (lambda: 7, "cannot guard 7: it is not callable"),
     "nothing": (lambda: None, "cannot guard None: it is not callable"),
 }

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import linecache
 import traceback
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import pytest
@@ -72,9 +75,13 @@ def functions(draw: st.DrawFn) -> str:
     return ", ".join(parts + ([f"**{extra}"] if extra else []))
 
 
+COLOURS = ("sync", "async", "generator", "async generator")
+
+
 def made(parameters: str, colour: str) -> Callable[..., Any]:
     scope: dict[str, Any] = {}
-    exec(f"{'async ' if colour == 'async' else ''}def f({parameters}): return sorted(locals().items())", scope)
+    start, end = "async def" if "async" in colour else "def", "yield" if "generator" in colour else "return"
+    exec(f"{start} f({parameters}): {end} sorted(locals().items())", scope)
     function: Callable[..., Any] = scope["f"]
     return function
 
@@ -82,12 +89,20 @@ def made(parameters: str, colour: str) -> Callable[..., Any]:
 def outcome(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     try:
         result = function(*args, **kwargs)
+        if inspect.isgenerator(result):
+            return list(result)
+        if inspect.isasyncgen(result):
+            return run(listed(result))
         return run(result) if asyncio.iscoroutine(result) else result
     except TypeError as error:
         return str(error)
 
 
-@pytest.mark.parametrize("colour", ["sync", "async"])
+async def listed(items: AsyncGenerator[Any, Any]) -> list[Any]:
+    return [item async for item in items]
+
+
+@pytest.mark.parametrize("colour", COLOURS)
 @fitted_layers
 @settings(max_examples=40)
 @given(
@@ -100,6 +115,21 @@ def test_a_guarded_function_takes_arguments_as_the_function_itself_does(
 ) -> None:
     function = made(parameters, colour)
     assert outcome(make()(function), args, kwargs) == outcome(function, args, kwargs)
+
+
+def names_in(code: CodeType) -> set[str]:
+    inner = (names_in(constant) for constant in code.co_consts if isinstance(constant, CodeType))
+    return set().union(code.co_names, code.co_varnames, code.co_cellvars, code.co_freevars, *inner)
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+@fitted_layers
+def test_a_parameter_may_have_any_name_that_the_wrapper_uses(make: Callable[[], Layer], colour: str) -> None:
+    wrapper: Any = make()._bind(made("x", colour))
+    for name in sorted(names_in(wrapper.__code__)):
+        function = made(f"x, {name}", colour) if name != "x" else made("x", colour)
+        given = (1, 2)[: function.__code__.co_argcount]
+        assert outcome(make()(function), given, {}) == outcome(function, given, {}), name
 
 
 def spelled(x: int, /, y: int = 2, *rest: int, z: int = 3, **more: int) -> tuple[Any, ...]:
@@ -330,6 +360,57 @@ def test_a_wrapper_without_source_stays() -> None:
     assert fitted(wrapper, spelled) is wrapper
 
 
+WRAP = """
+def wrap(fn):
+    def wrapper(*args, **kwargs):
+        place = "{place}"
+        return fn(*args, **kwargs)
+    return wrapper
+"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "\x00",
+        '"""',
+        WRAP.replace("return fn", "return None, fn"),
+        WRAP.replace("return fn", "return other"),
+        WRAP.replace("return fn(*args, **kwargs)", "return 1, [fn(*args, **kwargs) for _ in args]"),
+        WRAP.replace("def wrap(fn):\n", "def wrap(fn):\n    pass\n"),
+        "\nasync def other():\n    async def inner():\n        nonlocal x",
+    ],
+)
+def test_a_wrapper_stays_when_its_file_has_another_text_by_now(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "upgraded.py"
+    scope: dict[str, Any] = {}
+    exec(compile(WRAP.format(place=tmp_path), file, "exec", dont_inherit=True), scope)
+    file.write_text(text.replace("{place}", str(tmp_path)))
+    wrapper = scope["wrap"](spelled)
+    assert fitted(wrapper, spelled) is wrapper
+
+
+def test_a_wrapper_is_fitted_from_the_text_that_it_was_made_of(tmp_path: Path) -> None:
+    file = tmp_path / "kept.py"
+    scope: dict[str, Any] = {}
+    file.write_text(WRAP.format(place=tmp_path))
+    exec(compile(WRAP.format(place=tmp_path), file, "exec", dont_inherit=True), scope)
+    wrapper = scope["wrap"](spelled)
+    assert fitted(wrapper, spelled) is not wrapper
+    assert fitted(wrapper, spelled)(1, y=5) == (1, 5, (), 3, {})
+
+
+def test_a_wrapper_that_stands_in_no_function_stays(tmp_path: Path) -> None:
+    file = tmp_path / "outermost.py"
+    source = "def wrapper(*args, **kwargs):\n    return fn(*args, **kwargs)\n"
+    file.write_text(source)
+    scope: dict[str, Any] = {"fn": spelled}
+    exec(compile(source, file, "exec", dont_inherit=True), scope)
+    wrapper = scope["wrapper"]
+    assert fitted(wrapper, spelled) is wrapper
+
+
 def test_parameters_that_nobody_wrote_are_left_alone() -> None:
     import types
 
@@ -350,3 +431,5 @@ def test_a_traceback_shows_the_line_as_it_is_written() -> None:
     assert [frame.line for frame in frames[-2:]] == ["result = fn(*args, **kwargs)", "raise LookupError(x)"]
     assert frames[-2].filename.endswith("_policy.py")
     assert frames[-2].name == "guarded"
+    line = linecache.getline(frames[-2].filename, frames[-2].lineno or 0)
+    assert line[frames[-2].colno : frames[-2].end_colno] == "fn(*args, **kwargs)"

@@ -322,7 +322,8 @@ def test_an_async_function_driven_by_something_other_than_asyncio_is_refused_cle
     async def fetch() -> None:
         """Never runs."""
 
-    for policy in (bulkhead, breaker, RateLimiter(5), Timeout(5.0), Keyed(lambda _: bulkhead, key=lambda: 1)):
+    keyed = Keyed(lambda _: bulkhead, key=lambda: 1)
+    for policy in (bulkhead, breaker, RateLimiter(5), Timeout(5.0), Retry(OSError), keyed):
         with pytest.raises(RuntimeError, match=r"under asyncio only; Trio and other event loops are not supported"):
             policy(fetch)().send(None)
         assert policy.at_rest

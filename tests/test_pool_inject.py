@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -176,6 +176,41 @@ def test_what_takes_no_resource_is_refused_at_decoration() -> None:
         pool.inject(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match="cannot guard the class"):
         pool.inject(int)
+
+
+def test_a_method_which_would_get_the_resource_as_its_self_is_refused() -> None:
+    pool: Pool[Any] = Pool(object)
+    layers: list[Callable[[Callable[..., Any]], Any]] = [pool, pool.inject, Pipeline(Retry(OSError), pool)]
+    for layer in layers:
+        with pytest.raises(TypeError, match=r"Repository\.read is a method, and self would be the resource"):
+
+            class Repository:  # pyright: ignore[reportUnusedClass]
+                @layer
+                def read(self, resource: object, row: str) -> object:
+                    return resource
+
+        class Whole:
+            @staticmethod
+            @layer
+            def read(resource: object, row: str) -> tuple[object, str]:
+                return resource, row
+
+        assert Whole.read("a")[1] == "a"
+
+
+def test_a_method_of_the_resource_itself_may_be_what_is_called() -> None:
+    class Connection:
+        def ask(self, question: str) -> tuple[object, str]:
+            return type(self), question
+
+    pool = Pool(Connection)
+    assert pool.inject(Connection.ask)("why") == (Connection, "why")
+
+    @pool.inject
+    def ask(self: Connection, question: str) -> tuple[object, str]:
+        return self.ask(question)
+
+    assert ask("why not") == (Connection, "why not")
 
 
 def test_functions_without_a_signature_and_with_many_arguments_are_taken_as_they_are() -> None:

@@ -114,9 +114,12 @@ def test_cancellation_and_its_like_are_never_repeated(clock: ManualClock, kind: 
     script = Script([kind])
     with pytest.raises(kind):
         Retry(Exception, wait=NOW)(script)()
-    coroutine = Retry(lambda _: True, wait=NOW)(script.asynchronous)()
-    with pytest.raises(kind):
-        coroutine.send(None)
+
+    async def main() -> None:
+        with pytest.raises(kind):
+            Retry(lambda _: True, wait=NOW)(script.asynchronous)().send(None)
+
+    asyncio.run(main())
     assert len(script.calls) == 2
 
 

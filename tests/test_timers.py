@@ -129,7 +129,8 @@ def test_memory_stays_bounded_over_very_many_deadlines(clock: ManualClock) -> No
             timers.add(deadline, grain_of(30.0)).pop(deadline)
             clock.advance(0.01)
             if number % 1000 == 0:
-                await asyncio.sleep(0)
+                for _ in range(4):  # the loop was blocked, and looks first what has arrived
+                    await asyncio.sleep(0)
                 most = max(most, len(timers.slots))
         assert most <= 100
         assert len(timers._heap) == len(timers.slots)

@@ -51,7 +51,7 @@ MUTANTS: list[Mutant] = [
     _argument("log_events is a listener", 'or getattr(value, "makes_a_listener", False) is True', ""),
     _argument("a listener takes no event", 'plain("a listener", value, takes=1)', 'plain("a listener", value)'),
     _bare("a function is a number", "inspect.isroutine(first) if not functions", "False if not functions"),
-    _bare("a function without a name is a setting", "else _has_no_name_yet(first):", "else False:"),
+    _bare("a function without a name is a setting", "else has_no_name_yet(first):", "else False:"),
     _bare("other decorators hide the function", "original = inspect.unwrap(fn)", "original = fn"),
     _bare("a lambda is taken for a decorated function", 'or code.co_name == "<lambda>"', ""),
     _bare(

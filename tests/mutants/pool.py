@@ -576,6 +576,27 @@ MUTANTS = [
     ),
     # leases and injection
     Mutant(
+        "pool: a method is given the resource as its self",
+        INJECTION,
+        'if parameters[0].name in {"self", "cls"} and',
+        "if False and",
+        ("tests/test_pool_inject.py",),
+    ),
+    Mutant(
+        "pool: a method of the resource is refused",
+        INJECTION,
+        "and has_no_name_yet(fn) and",
+        "and",
+        ("tests/test_pool_inject.py",),
+    ),
+    Mutant(
+        "pool: a function in a function is taken for a method",
+        INJECTION,
+        ' and not scope.endswith("<locals>")',
+        "",
+        ("tests/test_pool_inject.py",),
+    ),
+    Mutant(
         "pool: a lease is for many",
         LEASE,
         "        self._spent = True\n        pool = self._pool",

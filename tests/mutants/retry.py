@@ -34,6 +34,12 @@ def _retry(name: str, old: str, new: str, tests: tuple[str, ...]) -> Mutant:
 
 
 MUTANTS = [
+    _retry(
+        "a loop of another kind is noticed at the first failure only",
+        "            if unchecked:  # now",
+        "            if False:  # now",
+        ("tests/test_machine.py",),
+    ),
     # What is repeated.
     _run(
         "a group is repeated for its first leaf",

@@ -12,6 +12,7 @@ _ASYNCIO = ("tests/test_timeout_like_asyncio.py",)
 _BASICS = ("tests/test_timeout.py",)
 _THREADS = ("tests/test_timeout_worker.py",)
 _RINGS = ("tests/test_timers.py",)
+_OUTCOMES = ("tests/test_breaker_outcomes.py",)
 _SHIELDS = ("tests/test_deadline.py",)
 _CYCLES = ("tests/test_no_cycles.py",)
 
@@ -20,8 +21,8 @@ def _timeout(name: str, old: str, new: str, tests: tuple[str, ...] = _BASICS) ->
     return Mutant(name, _TIMEOUT, old, new, tests)
 
 
-def _timers(name: str, old: str, new: str) -> Mutant:
-    return Mutant(name, _TIMERS, old, new, _RINGS)
+def _timers(name: str, old: str, new: str, tests: tuple[str, ...] = _RINGS) -> Mutant:
+    return Mutant(name, _TIMERS, old, new, tests)
 
 
 def _worker(name: str, old: str, new: str, tests: tuple[str, ...] = _THREADS) -> Mutant:
@@ -165,6 +166,8 @@ MUTANTS = [
     _timers("every slot moves the timer", "if slot < self._armed:", "if True:"),
     _timers("the old timer is not cancelled", "            self._handle.cancel()\n", "            pass\n"),
     _timers("rings too soon", "while self._heap and self._heap[0] / PER_SECOND <= now:", "while self._heap:"),
+    _timers("a blocked loop looks at the time first", "if grace and now", "if False and now", _OUTCOMES),
+    _timers("a blocked loop has one turn less", "_GRACE = 3", "_GRACE = 2", _OUTCOMES),
     _timers("emptied slots are kept", "if not all(self.slots.values()):", "if False:"),
     _timers(
         "not armed again", "        if self._heap:\n            self._arm", "        if False:\n            self._arm"
