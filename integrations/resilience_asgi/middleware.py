@@ -25,7 +25,7 @@ from resilience import Clock, Layer, RateLimiter, Timeout, _arguments
 from resilience._timers import grain_of
 
 from .exchange import Exchange
-from .paths import matcher
+from .paths import matcher, path_inside
 from .plan import Plan, Rule, Seconds, policies
 from .protocol import ASGIApp, Receive, Scope, Send
 from .rendering import Render, problem_json
@@ -87,12 +87,12 @@ class ResilienceMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection. Only `http` and `websocket` are guarded."""
         kind = scope["type"]
-        if kind not in ("http", "websocket") or self._exempt(scope["path"]):
+        if kind not in ("http", "websocket") or self._exempt(path := path_inside(scope)):
             await self.app(scope, receive, send)
             return
         plan = self._plan
         for rule, other in self._rules:
-            if rule.covers(scope["path"], scope.get("method")):
+            if rule.covers(path, scope.get("method")):
                 plan = other
                 break
         await Exchange(plan, scope, send).run(receive)
