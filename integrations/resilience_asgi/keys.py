@@ -47,6 +47,8 @@ def client_address(
     `ipv6_prefix` bits, because one subscriber has a /64 at least; 128 tells them all apart.
 
     A malformed header never lets a client choose its key: the last proxy that is known counts instead.
+    A server that replaces the peer by what a header says must do so for proxies alone: with
+    `uvicorn --forwarded-allow-ips='*'` every client chooses its address, before anything here can look at it.
     """
     trusted = networks("trusted_proxies", trusted_proxies)
     given: Any = header

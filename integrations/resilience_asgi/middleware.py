@@ -40,6 +40,9 @@ class ResilienceMiddleware:
     `incoming_deadline=False`. Once a request has lasted `watch_after` seconds, it is cancelled when its client
     disconnects; None lets it run to its end.
 
+    No thread can be cancelled: that of a sync endpoint runs on when its request was answered and its permit given back.
+    To limit such threads, decorate the endpoint itself with the `Bulkhead`.
+
     `exempt` paths pass untouched, and `rules` change the settings for some paths. `render(problem, scope)` makes the
     body of a refusal. With `rate_limit_fields`, responses tell what is left of the limits.
 
