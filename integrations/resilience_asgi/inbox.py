@@ -51,17 +51,15 @@ class Inbox:
             if self._watcher is None:
                 break
             await self._news.wait()
-        self._inside += 1
         try:
-            message = await self._receive()
-        except asyncio.CancelledError:  # it asks with a time limit, say, and nobody knows whether it will again
-            self._inside -= 1
+            self._inside += 1
+            try:
+                message = await self._receive()
+            finally:
+                self._inside -= 1
+        except asyncio.CancelledError:  # it asked with a time limit, say, and nobody knows whether it will again
             self._watch()
             raise
-        except BaseException:
-            self._inside -= 1
-            raise
-        self._inside -= 1
         self._note(message)
         self.told = self.told or self.gone
         self._watch()
