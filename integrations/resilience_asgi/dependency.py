@@ -30,7 +30,10 @@ def dependency(policy: Policy) -> Callable[..., AsyncIterator[None]]:
     """
     from starlette.requests import HTTPConnection  # noqa: PLC0415 - whoever calls this has FastAPI
 
-    (guarding,) = policies("policy", [policy])
+    found = policies("policy", [policy])
+    if len(found) != 1:
+        raise TypeError(f"policy must be a single one, not {policy!r}: give each a Depends of its own, outermost first")
+    guarding = found[0]
 
     async def guarded(connection: Any) -> AsyncIterator[None]:
         async with guarding.guard(connection.scope) as guard:

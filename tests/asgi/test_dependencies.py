@@ -11,7 +11,16 @@ from resilience_asgi import ResilienceMiddleware, ResponseOutcome, client_addres
 from starlette.requests import ClientDisconnect
 from starlette.websockets import WebSocketDisconnect
 
-from resilience import BulkheadFullError, CircuitBreaker, Keyed, Policy, RateLimiter, ResilienceError
+from resilience import (
+    Bulkhead,
+    BulkheadFullError,
+    CircuitBreaker,
+    Keyed,
+    Pipeline,
+    Policy,
+    RateLimiter,
+    ResilienceError,
+)
 
 
 def breaking(errors: dict[str, Exception], policy: Policy) -> TestClient:
@@ -115,3 +124,10 @@ def test_the_handler_closes_a_websocket_that_was_accepted() -> None:
 
     with TestClient(app).websocket_connect("/ws") as websocket:
         assert websocket.receive() == {"type": "websocket.close", "code": 1013, "reason": "503"}
+
+
+def test_several_policies_are_several_dependencies() -> None:
+    slots = Bulkhead(1)
+    with pytest.raises(TypeError, match=r"policy must be a single one, not <Pipeline.*give each a Depends"):
+        dependency(Pipeline(CircuitBreaker(), slots))  # type: ignore[arg-type]
+    assert dependency(Pipeline(slots)).__doc__  # type: ignore[arg-type]
