@@ -6,7 +6,7 @@ that the client has gone already.
 
 from __future__ import annotations
 
-from resilience_http.deadlines import GRPC_TIMEOUT, REQUEST_TIMEOUT, nearest_timeout
+from resilience_http.deadlines import GRPC_TIMEOUT, REQUEST_TIMEOUT, parse_grpc_timeout, parse_timeout_ms
 
 from .protocol import RawHeaders
 
@@ -17,12 +17,18 @@ _LONGEST = 86_400.0  # seconds; a client that would wait longer sets no limit
 
 
 def incoming_timeout(headers: RawHeaders) -> float | None:
-    """The seconds that the client of a request with these headers allows (0.0: none left); None if it does not say."""
-    milliseconds = grpc = None
+    """The seconds that the client of a request with these headers allows (0.0: none left); None if it does not say.
+
+    The nearest one counts of several, which a proxy may have added to that of its client.
+    """
+    nearest = None
     for name, value in headers:
         if name == _MILLISECONDS:
-            milliseconds = value.decode("latin-1")
+            allowed = parse_timeout_ms(value.decode("latin-1"))
         elif name == _GRPC:
-            grpc = value.decode("latin-1")
-    allowed = nearest_timeout(milliseconds, grpc)
-    return allowed if allowed is not None and allowed <= _LONGEST else None
+            allowed = parse_grpc_timeout(value.decode("latin-1"))
+        else:
+            continue
+        if allowed is not None and (nearest is None or allowed < nearest):
+            nearest = allowed
+    return nearest if nearest is not None and nearest <= _LONGEST else None

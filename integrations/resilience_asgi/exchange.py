@@ -104,6 +104,9 @@ class Exchange:
                 # Timers ask for no more than an instant and `fire()`; deadlines and inboxes have both.
                 self._watched_in = plan.timers(loop).add(cast("Deadline", inbox), plan.watch_grain)
                 receive = inbox.receive
+            elif plan.policies:  # nobody watches, but whether the application is told of a disconnect counts
+                self._inbox = inbox = Inbox(receive, self._client_gone, reserved=True)
+                receive = inbox.receive
             if plan.policies:
                 await self._admitted()
             await plan.app(scope, receive, self.send)
@@ -165,8 +168,8 @@ class Exchange:
 
     def _look_away(self, inbox: Inbox) -> None:
         """The response is as good as complete: a client that goes now has what it wanted."""
-        assert self._watched_in is not None
-        self._watched_in.pop(cast("Deadline", inbox), None)
+        if self._watched_in is not None:
+            self._watched_in.pop(cast("Deadline", inbox), None)
         inbox.stop()
 
     def _quiet(self) -> None:
@@ -217,7 +220,7 @@ class Exchange:
 
     def _settle(self, policy: Policy, permit: Any, error: BaseException | None) -> None:
         answered = self._complete or (error is None and self._scope["type"] == "websocket")
-        if not answered and (self._undeliverable or (error is None and self._lost())):
+        if not answered and (self._undeliverable or self._lost(error)):
             policy.settle(permit, ABANDONED)  # that the client has gone says nothing about anybody else
         elif error is not None:
             policy._fail(permit, error)
@@ -226,8 +229,12 @@ class Exchange:
         else:
             policy.settle(permit, SUCCESS if answered and self._status < 500 else FAILURE)
 
-    def _lost(self) -> bool:
-        return self._gone or (self._inbox is not None and self._inbox.gone)
+    def _lost(self, error: BaseException | None) -> bool:
+        """Whether there is no answer because the client has gone. An error is due to that once the application knew."""
+        inbox = self._inbox
+        if error is None:
+            return self._gone or (inbox is not None and inbox.gone)
+        return inbox is not None and inbox.told and isinstance(error, Exception)
 
     # -- the response --------------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from typing import Any
 from resilience import Clock, Timeout, _arguments
 from resilience.exceptions import CallTimeoutError
 
+from .paths import path_inside
 from .protocol import ASGIApp, Receive, Scope, Send
 from .rendering import ProblemResponse
 
@@ -53,10 +54,11 @@ class HealthEndpoints:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] == "http" and scope["method"] in ("GET", "HEAD"):
-            if scope["path"] == self._liveness:
+            path = path_inside(scope)
+            if path == self._liveness:
                 await _answer({"status": "ok"}, 200)(scope, receive, send)
                 return
-            if scope["path"] == self._readiness:
+            if path == self._readiness:
                 await (await self._readiness_answer())(scope, receive, send)
                 return
         await self.app(scope, receive, send)

@@ -19,12 +19,15 @@ from collections.abc import Callable
 
 from .protocol import Message, Receive
 
+DISCONNECTS = frozenset({"http.disconnect", "websocket.disconnect"})
+
 
 class Inbox:
     """The `receive()` of one request. `fire()` begins to watch, `stop()` ends that."""
 
     # Defaults on the class: one of these is made for every request, and few are ever watched.
     gone = False  # whether anybody has seen the client disconnect
+    told = False  # whether the application has: what it raises after that is due to the client
     when = 0.0  # on the clock of the timers that call `fire()`
     _wanted = False
     _inside = 0  # calls of the application that are in `receive()`
@@ -43,16 +46,22 @@ class Inbox:
             if self._ahead:
                 message = self._ahead.popleft()
                 self._watch()
+                self.told = self.told or message["type"] in DISCONNECTS
                 return message
             if self._watcher is None:
                 break
             await self._news.wait()
-        self._inside += 1
         try:
-            message = await self._receive()
-        finally:
-            self._inside -= 1
+            self._inside += 1
+            try:
+                message = await self._receive()
+            finally:
+                self._inside -= 1
+        except asyncio.CancelledError:  # it asked with a time limit, say, and nobody knows whether it will again
+            self._watch()
+            raise
         self._note(message)
+        self.told = self.told or self.gone
         self._watch()
         return message
 
@@ -68,7 +77,7 @@ class Inbox:
             self._watcher.cancel()
 
     def _note(self, message: Message) -> None:
-        if message["type"] == "http.disconnect":
+        if message["type"] in DISCONNECTS:
             self.gone = True
         elif not message.get("more_body"):
             self._reserved = False
@@ -80,6 +89,7 @@ class Inbox:
         if self._ahead is None:
             self._ahead, self._news = deque(), asyncio.Event()
         self._watcher = asyncio.get_running_loop().create_task(self._look())
+        self._watcher.add_done_callback(self._ended)
 
     async def _look(self) -> None:
         ahead = self._ahead
@@ -99,6 +109,12 @@ class Inbox:
             self._tell()
         if self.gone and self._wanted:
             self._on_gone()
+
+    def _ended(self, watcher: asyncio.Task[None]) -> None:
+        """One that was stopped before it began has not said so itself."""
+        if self._watcher is watcher:
+            self._watcher = None
+            self._tell()
 
     def _tell(self) -> None:
         """Let those look again who wait for what the watcher gets."""

@@ -5,7 +5,8 @@
     Keyed(lambda path: CircuitBreaker(path), key=path_key(segments=1))
 
 They take an ASGI scope, or anything that has one as `.scope`, as the requests of Starlette, FastAPI and Litestar do, so
-the same function serves middleware, dependencies and decorated endpoints. Several make one of their own::
+the same function serves middleware, dependencies and decorated endpoints. An endpoint needs a parameter for the request
+then; it may have any name and any place. Several make a key of their own::
 
     address, path = client_address(), path_key()
     RateLimiter(5, key=lambda scope: (address(scope), path(scope)))
@@ -14,7 +15,7 @@ the same function serves middleware, dependencies and decorated endpoints. Sever
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Network
 from typing import Any
@@ -23,11 +24,13 @@ from resilience import _arguments
 
 from .correlation import field_name
 from .forwarded import Address, address_of, client_behind, forwarded, networks, x_forwarded_for
+from .paths import path_inside
 from .protocol import Scope, header_values
 
 Key = Callable[..., Any]
 
 _HEADERS = {"x-forwarded-for": x_forwarded_for, "forwarded": forwarded}
+_REQUEST = ("headers", "url")  # properties of the requests of every framework
 _LONGEST_KEY = 256  # characters that are kept as they are
 UNKNOWN = "unknown"
 """The key of all requests whose address nobody knows: those over a Unix socket, say."""
@@ -44,6 +47,8 @@ def client_address(
     `ipv6_prefix` bits, because one subscriber has a /64 at least; 128 tells them all apart.
 
     A malformed header never lets a client choose its key: the last proxy that is known counts instead.
+    A server that replaces the peer by what a header says must do so for proxies alone: with
+    `uvicorn --forwarded-allow-ips='*'` every client chooses its address, before anything here can look at it.
     """
     trusted = networks("trusted_proxies", trusted_proxies)
     given: Any = header
@@ -68,8 +73,8 @@ def client_address(
             return str(address)
         return str(IPv6Network((address, prefix), strict=False))
 
-    def key(of: Any, /, *_: Any, **__: Any) -> str:
-        scope = scope_of(of)
+    def key(*of: Any, **named: Any) -> str:
+        scope = scope_of(of, named)
         client = scope.get("client")
         host = client[0] if client else None
         if not trusted:
@@ -93,8 +98,8 @@ def header_key(name: str, *, missing: str | None = "anonymous") -> Key:
     wanted = field_name("name", name)
     default = _arguments.text("missing", missing)
 
-    def key(of: Any, /, *_: Any, **__: Any) -> str | None:
-        values = header_values(scope_of(of), wanted)
+    def key(*of: Any, **named: Any) -> str | None:
+        values = header_values(scope_of(of, named), wanted)
         return bounded(", ".join(values)) if values else default
 
     return key
@@ -107,18 +112,27 @@ def path_key(segments: int | None = None) -> Key:
     """
     count = None if segments is None else _arguments.count("segments", segments)
 
-    def key(of: Any, /, *_: Any, **__: Any) -> str:
-        path: str = scope_of(of)["path"]
+    def key(*of: Any, **named: Any) -> str:
+        scope = scope_of(of, named)
+        path = path_inside(scope, scope.get("app_root_path"))
         return bounded(path if count is None else "/".join(path.split("/", count + 1)[: count + 1]))
 
     return key
 
 
-def scope_of(value: Any) -> Scope:
-    """The ASGI scope that `value` is or has."""
-    scope = value if type(value) is dict else getattr(value, "scope", value)
+def scope_of(of: tuple[Any, ...], named: Mapping[str, Any]) -> Scope:
+    """The ASGI scope among the arguments of a call: the first one is or has it, or a request among the others has."""
+    first = of[0] if of else None
+    scope: Any = first if type(first) is dict else getattr(first, "scope", first)
     if not hasattr(scope, "get"):
-        raise TypeError(f"this key needs an ASGI scope or a request that has one, not {_arguments.shown(value)}")
+        for value in (*of[1:], *named.values()):
+            # Nothing but a request, by its class: other arguments can be what a client has sent.
+            if all(hasattr(type(value), attribute) for attribute in _REQUEST) and hasattr(value, "scope"):
+                scope = value.scope
+                break
+        else:
+            given = ", ".join(map(_arguments.shown, (*of, *named.values()))) or "nothing"
+            raise TypeError(f"this key needs an ASGI scope or a request that has one, not {given}")
     found: Scope = scope
     return found
 

@@ -25,7 +25,7 @@ from resilience import Clock, Layer, RateLimiter, Timeout, _arguments
 from resilience._timers import grain_of
 
 from .exchange import Exchange
-from .paths import matcher
+from .paths import matcher, path_inside
 from .plan import Plan, Rule, Seconds, policies
 from .protocol import ASGIApp, Receive, Scope, Send
 from .rendering import Render, problem_json
@@ -39,6 +39,9 @@ class ResilienceMiddleware:
     what it waited for, so where strangers are the clients and circuit breakers are inside, say
     `incoming_deadline=False`. Once a request has lasted `watch_after` seconds, it is cancelled when its client
     disconnects; None lets it run to its end.
+
+    No thread can be cancelled: that of a sync endpoint runs on when its request was answered and its permit given back.
+    To limit such threads, decorate the endpoint itself with the `Bulkhead`.
 
     `exempt` paths pass untouched, and `rules` change the settings for some paths. `render(problem, scope)` makes the
     body of a refusal. With `rate_limit_fields`, responses tell what is left of the limits.
@@ -87,12 +90,12 @@ class ResilienceMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection. Only `http` and `websocket` are guarded."""
         kind = scope["type"]
-        if kind not in ("http", "websocket") or self._exempt(scope["path"]):
+        if kind not in ("http", "websocket") or self._exempt(path := path_inside(scope)):
             await self.app(scope, receive, send)
             return
         plan = self._plan
         for rule, other in self._rules:
-            if rule.covers(scope["path"], scope.get("method")):
+            if rule.covers(path, scope.get("method")):
                 plan = other
                 break
         await Exchange(plan, scope, send).run(receive)

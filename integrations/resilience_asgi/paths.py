@@ -7,7 +7,8 @@
     /files/*            everything below, `/files/` itself included
     *                   every path
 
-The path is the one the client asked for, decoded by the server, without the query. The first rule that matches counts.
+The path is the one inside the application, decoded by the server, without the query: what `root_path` says (that of a
+mount, of `uvicorn --root-path`) is not a part of it. The first rule that matches counts.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import re
 from collections.abc import Callable, Iterable
 
 from resilience import _arguments
+
+from .protocol import Scope
 
 _PIECE = re.compile(r"\{[^{}/]+\}")
 
@@ -43,3 +46,13 @@ def matcher(name: str, texts: object) -> Callable[[str], object]:
     if not any(set("{}*") & set(text) for text in given):
         return frozenset(given).__contains__
     return re.compile("|".join(f"(?:{expression})" for expression in expressions), re.DOTALL).fullmatch
+
+
+def path_inside(scope: Scope, root: str | None = None) -> str:
+    """The path of a request without `root`, by default its `root_path`; all of it where a proxy has taken that off."""
+    path: str = scope["path"]
+    root = (root if root is not None else scope.get("root_path") or "").rstrip("/")
+    if not root or not path.startswith(root):
+        return path
+    rest = path[len(root) :]
+    return path if rest and rest[0] != "/" else rest or "/"

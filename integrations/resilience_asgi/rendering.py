@@ -79,6 +79,10 @@ class ProblemResponse:
         """Itself: Litestar asks this of what an exception handler returns."""
         return self
 
+    async def closing(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        """End a WebSocket that was accepted, as an ASGI application."""
+        await self.close(send)
+
     async def close(self, send: Send) -> None:
         """Close a WebSocket for this reason. Before it was accepted, the client sees a 403."""
         await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": f"{self.status}"})
@@ -128,15 +132,17 @@ def problem_response(error: BaseException, *, rate_limit_fields: bool = False) -
     return response
 
 
-def problem_handler(_request: Any, error: Exception) -> Any:
+def problem_handler(request: Any, error: Exception) -> Any:
     """An exception handler for Starlette, FastAPI and Litestar: register it for `ResilienceError`.
 
-    It returns a `ProblemResponse`, which is a response for each of them without inheriting from theirs.
+    It returns a `ProblemResponse`, which is a response for each of them without inheriting from theirs; for a WebSocket
+    that Starlette has accepted, what closes it.
     """
     response = response_to(error)
     if response is None:
         raise error
-    return response
+    accepted = getattr(getattr(request, "application_state", None), "name", None) == "CONNECTED"
+    return response.closing if accepted else response
 
 
 def fields_of(error: BaseException) -> dict[str, str]:

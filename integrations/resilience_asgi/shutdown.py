@@ -198,13 +198,28 @@ class GracefulShutdown:
     # -- signals -------------------------------------------------------------------------------------------------------
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self._signals or threading.current_thread() is not threading.main_thread():
+            await self.app(scope, receive, send)
+            return
+        heard = False
+
+        async def hearing() -> Message:
+            nonlocal heard
+            heard = True
+            return await receive()
+
         before: dict[signal.Signals, Any] = {}
-        if threading.current_thread() is threading.main_thread():
+        try:
             for number in self._signals:
                 before[number] = signal.getsignal(number)
                 signal.signal(number, self._handler(before[number]))
-        try:
-            await self.app(scope, receive, send)
+            try:
+                await self.app(scope, hearing, send)
+            except Exception:
+                if heard:
+                    raise
+            if not heard:  # it has no lifespan; but the handlers are to stay as long as the server runs
+                await _lifespan_of_nothing(receive, send)
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -273,6 +288,12 @@ class _Call:
             return False
         left, self.task = self.task.uncancel(), None  # and from here on it is not cancelled again
         return left <= self._before
+
+
+async def _lifespan_of_nothing(receive: Receive, send: Send) -> None:
+    for event in ("startup", "shutdown"):
+        await receive()
+        await send({"type": f"lifespan.{event}.complete"})
 
 
 def _hand_on(before: Any, number: int, frame: FrameType | None) -> None:

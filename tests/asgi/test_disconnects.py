@@ -134,6 +134,96 @@ def test_a_disconnect_that_the_application_noticed_itself_is_no_failure(clock: M
     assert breaker.state.value == "closed"
 
 
+@pytest.mark.parametrize("watch_after", [1.0, None])
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+def test_what_an_application_raises_because_the_client_has_gone_is_no_failure(
+    clock: ManualClock, kind: str, late: bool, watch_after: float | None
+) -> None:
+    """Starlette raises on an aborted upload and when a WebSocket ends: strangers could open the circuit by leaving."""
+    breaker = CircuitBreaker("app", failure_threshold=1)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        if kind == "websocket":
+            await send({"type": "websocket.accept"})
+        connection.disconnect()
+        if late and kind == "websocket":  # HTTP is watched
+            await clock.asleep(5.0)
+        while not (await receive())["type"].endswith(".disconnect"):
+            pass
+        raise RuntimeError("the client has gone")
+
+    connection = Connection(ResilienceMiddleware(app, layers=[breaker], watch_after=watch_after), kind=kind)
+    with pytest.raises(RuntimeError, match="the client has gone"):
+        run(connection.serve(), clock)
+    statistics = breaker.statistics()
+    assert (breaker.state.value, statistics.failures, statistics.calls) == ("closed", 0, 0)
+
+
+def test_what_an_application_raises_after_its_watcher_told_it_is_no_failure(clock: ManualClock) -> None:
+    breaker = CircuitBreaker("app", failure_threshold=1)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await clock.asleep(60.0)
+        except asyncio.CancelledError:
+            assert (await receive())["type"] == "http.disconnect"
+            raise RuntimeError("the client has gone") from None
+
+    connection = Connection(ResilienceMiddleware(app, layers=[breaker], watch_after=0.0))
+
+    async def main() -> None:
+        asyncio.get_running_loop().call_later(5.0, connection.disconnect)
+        await connection.serve()
+
+    with pytest.raises(RuntimeError, match="the client has gone"):
+        run(main(), clock)
+    assert breaker.statistics().calls == 0
+
+
+def test_an_application_that_fails_without_knowing_that_the_client_has_gone_has_failed(clock: ManualClock) -> None:
+    breaker = CircuitBreaker("app", failure_threshold=1)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        connection.disconnect()
+        raise RuntimeError("broken")
+
+    connection = Connection(ResilienceMiddleware(app, layers=[breaker], watch_after=None))
+    with pytest.raises(RuntimeError, match="broken"):
+        run(connection.serve(), clock)
+    assert breaker.state.value == "open"
+
+
+def test_an_application_that_knows_that_the_client_has_gone_can_still_take_too_long(clock: ManualClock) -> None:
+    breaker = CircuitBreaker("app", failure_threshold=1)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        connection.disconnect()
+        await receive()
+        await clock.asleep(60.0)
+
+    connection = Connection(ResilienceMiddleware(app, layers=[breaker], timeout=5.0))
+    run(connection.serve(), clock)
+    assert breaker.state.value == "open"
+
+
+def test_an_unwatched_application_that_ends_because_the_client_has_gone_has_not_failed(clock: ManualClock) -> None:
+    breaker = CircuitBreaker("app", failure_threshold=1)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        connection.disconnect()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    connection = Connection(ResilienceMiddleware(app, layers=[breaker], watch_after=None))
+    run(connection.serve(), clock)
+    assert breaker.statistics().calls == 0
+
+
 def test_a_client_that_leaves_while_it_waits_in_the_queue_frees_its_place(clock: ManualClock) -> None:
     bulkhead = Bulkhead(1, max_queue=1)
     app = ResilienceMiddleware(answering(), layers=[bulkhead])

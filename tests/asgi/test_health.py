@@ -35,6 +35,14 @@ def test_everything_but_the_two_paths_goes_to_the_application(clock: ManualClock
     assert seen == ["websocket", "lifespan"]
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_the_paths_are_those_inside_the_application(clock: ManualClock, path: str) -> None:
+    """Servers with a root path put it in front, for requests that came around the proxy as well."""
+    app = HealthEndpoints(answering(b"app"))
+    assert served(app, clock, path=f"/api{path}", root_path="/api").body.startswith(b'{"status":"ok"')
+    assert served(app, clock, path=f"/api{path}", root_path="").body == b"app"
+
+
 def test_liveness_looks_at_nothing(clock: ManualClock) -> None:
     """Breakers wired into liveness have taken whole fleets down."""
     breaker = CircuitBreaker("db")

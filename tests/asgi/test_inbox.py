@@ -159,6 +159,62 @@ def test_the_watch_begins_when_the_application_leaves_receive(clock: ManualClock
     assert clock.now() == pytest.approx(1010.0, abs=0.1)
 
 
+def test_the_watch_begins_when_the_application_asks_no_longer(clock: ManualClock) -> None:
+    """It asked with a time limit when the watch was due, and then went to work."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        asking = asyncio.ensure_future(receive())
+        await clock.asleep(3.0)
+        asking.cancel()
+        await clock.asleep(60.0)
+        raise AssertionError("it should have been cancelled")
+
+    connection = Connection(ResilienceMiddleware(app, watch_after=1.0))
+
+    async def main() -> None:
+        asyncio.get_running_loop().call_later(10.0, connection.disconnect)
+        await connection.serve()
+
+    run(main(), clock)
+    assert connection.sent == []
+    assert clock.now() == pytest.approx(1010.0, abs=0.1)
+
+
+def test_the_watch_goes_on_after_a_part_that_the_application_was_waiting_for(clock: ManualClock) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await clock.asleep(2.0)
+        assert (await receive())["more_body"]
+        await clock.asleep(60.0)
+        raise AssertionError("it should have been cancelled")
+
+    connection = watching(app)
+
+    async def main() -> None:
+        messages: asyncio.Queue[Message] = asyncio.Queue()
+        later = asyncio.get_running_loop().call_later
+        later(5.0, messages.put_nowait, {"type": "http.request", "body": b"part", "more_body": True})
+        later(10.0, messages.put_nowait, {"type": "http.disconnect"})
+        await connection.app(connection.scope, messages.get, connection.send)
+
+    run(main(), clock)
+    assert clock.now() == pytest.approx(1010.0, abs=0.1)
+
+
+def test_a_watcher_that_is_stopped_before_it_began_is_not_waited_for() -> None:
+    async def main() -> None:
+        async def message() -> Message:
+            return {"type": "http.disconnect"}
+
+        inbox = Inbox(message, lambda: None, reserved=False)
+        inbox.fire()
+        waiting = asyncio.ensure_future(inbox.receive())
+        inbox.stop()
+        assert await waiting == {"type": "http.disconnect"}
+
+    asyncio.run(asyncio.wait_for(main(), 10.0))
+
+
 def test_a_cancelled_receive_loses_nothing(clock: ManualClock) -> None:
     """Starlette's `is_disconnected()` asks and takes the question back at once."""
 

@@ -234,6 +234,45 @@ def test_keys_take_requests_as_well_as_scopes() -> None:
         path_key()(7)
 
 
+class Asked:
+    """A request as frameworks have them."""
+
+    headers: Any = property(lambda _: {})
+    url: Any = property(lambda _: "http://service/")
+
+    def __init__(self, host: str) -> None:
+        self.scope = scope((host, 1))
+
+
+class Sent:
+    """What a client can send: a document with any fields."""
+
+    def __init__(self, **fields: Any) -> None:
+        vars(self).update(fields)
+
+
+def test_keys_find_the_request_among_the_arguments_of_an_endpoint() -> None:
+    """FastAPI and Litestar call endpoints with named arguments, and those that are methods have `self` in front."""
+    key = client_address()
+    forged = {"type": "http", "client": ("6.6.6.6", 1)}
+    assert key(request=Asked("203.0.113.7")) == "203.0.113.7"
+    assert key(object(), Asked("203.0.113.7")) == "203.0.113.7"
+    assert key(document=forged, other=Sent(scope=forged, headers={}, url=""), r=Asked("203.0.113.7")) == "203.0.113.7"
+    assert header_key("X-User")(r=Asked("203.0.113.7")) == "anonymous"
+    assert path_key()(r=Asked("203.0.113.7")) == "/"
+    for arguments in ({}, {"document": forged}, {"document": Sent(scope=forged, headers={}, url="")}):
+        with pytest.raises(TypeError, match="needs an ASGI scope or a request that has one, not "):
+            key(**arguments)
+
+
+def test_a_path_as_a_key_begins_inside_the_application() -> None:
+    """Else every request to a server with a `--root-path` would share one limit."""
+    facts = scope(("203.0.113.7", 1)) | {"path": "/api/items/7", "root_path": "/api"}
+    assert path_key(1)(facts) == "/items"
+    mounted = facts | {"path": "/api/a/items/7", "root_path": "/api/a", "app_root_path": "/api"}
+    assert path_key(1)(mounted) == "/a"
+
+
 def test_each_client_has_a_limit_of_its_own(clock: ManualClock) -> None:
     app = ResilienceMiddleware(answering(), layers=[RateLimiter(1, 60.0, key=client_address())])
     clients = [("203.0.113.1", 1), ("203.0.113.2", 1), ("203.0.113.1", 2), None, None]

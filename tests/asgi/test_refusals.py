@@ -256,6 +256,8 @@ def test_a_rule_changes_the_timeout_or_takes_it_away(clock: ManualClock) -> None
         ([("x-request-timeout-ms", "1500")], 1.5),
         ([("grpc-timeout", "2S")], 2.0),
         ([("x-request-timeout-ms", "1500"), ("grpc-timeout", "2S")], 1.5),
+        ([("x-request-timeout-ms", "1500"), ("x-request-timeout-ms", "9000"), ("x-request-timeout-ms", "2000")], 1.5),
+        ([("grpc-timeout", "9S"), ("grpc-timeout", "2S"), ("grpc-timeout", "x")], 2.0),
         ([("x-request-timeout-ms", "60000")], 10.0),
         ([("x-request-timeout-ms", "-5")], 10.0),
         ([("x-request-timeout-ms", "1e3")], 10.0),

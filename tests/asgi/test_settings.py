@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from resilience_asgi import GracefulShutdown, HealthEndpoints, ResilienceMiddleware, Rule, dependency
-from resilience_asgi.paths import matcher, pattern
+from resilience_asgi.paths import matcher, path_inside, pattern
 
-from resilience import Bulkhead, Pipeline, Policy, Retry, Timeout, correlated
+from resilience import Bulkhead, Pipeline, Policy, RateLimiter, Retry, Timeout, correlated
 from resilience.testing import ManualClock
 
 from .wire import answering, served
@@ -154,6 +154,33 @@ def test_a_pattern_matches_whole_paths(text: str, matching: list[str], others: l
     several = matcher("path", ["/other/{x}", text])
     assert all(several(path) for path in [*matching, "/other/1"])
     assert not any(several(path) for path in others)
+
+
+@pytest.mark.parametrize(
+    "path,root,inside",
+    [
+        ("/api/x", "/api", "/x"),
+        ("/api/x", "/api/", "/x"),
+        ("/api", "/api", "/"),
+        ("/api/", "/api", "/"),
+        ("/apis/x", "/api", "/apis/x"),
+        ("/x", "/api", "/x"),  # hypercorn and granian leave the path as it was asked for
+        ("/x", "", "/x"),
+        ("/x", None, "/x"),
+        ("", "", ""),
+    ],
+)
+def test_a_path_begins_inside_the_application(path: str, root: str | None, inside: str) -> None:
+    assert path_inside({"path": path, "root_path": root}) == inside
+    assert path_inside({"path": path}) == path
+
+
+def test_rules_and_exemptions_hold_for_an_application_with_a_root_path(clock: ManualClock) -> None:
+    rules = [Rule("/limited", layers=[RateLimiter(1, 60.0)])]
+    app = ResilienceMiddleware(APP, layers=[RateLimiter(2, 60.0)], rules=rules)
+    paths = ["/api/healthz"] * 3 + ["/api/limited", "/api/limited", "/api/healthz"]
+    statuses = [served(app, clock, path=path, root_path="/api").status for path in paths]
+    assert statuses == [200, 200, 200, 200, 429, 200]
 
 
 def test_patterns_are_regular_expressions_of_their_own() -> None:

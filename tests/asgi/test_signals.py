@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from resilience_asgi import GracefulShutdown
 from resilience_asgi.protocol import Message, Receive, Scope, Send
 
@@ -51,13 +52,16 @@ class Serving:
 
     def __init__(self, shutdown: GracefulShutdown) -> None:
         self.over = asyncio.Event()
+        self.sent: list[Message] = []
         self.task = asyncio.ensure_future(shutdown({"type": "lifespan"}, self.receive, self.send))
 
     async def receive(self) -> Message:
         await self.over.wait()
+        self.over.clear()
         return {"type": "lifespan.shutdown"}
 
-    async def send(self, message: Message) -> None: ...
+    async def send(self, message: Message) -> None:
+        self.sent.append(message)
 
 
 def test_a_signal_drains_first_and_then_reaches_the_server(clock: ManualClock) -> None:
@@ -100,6 +104,53 @@ def _with_lifespan(app: Any) -> Any:
         await (lifespan if scope["type"] == "lifespan" else app)(scope, receive, send)
 
     return both
+
+
+@pytest.mark.parametrize("error", [None, ValueError("only http")])
+def test_an_application_without_a_lifespan_is_drained_as_well(clock: ManualClock, error: Exception | None) -> None:
+    """Django is one. The handlers must not go with its refusal, long before anybody sends a signal."""
+    told: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, _: told.append(number))
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if error is not None:
+            raise error
+
+    async def main() -> None:
+        shutdown = GracefulShutdown(app, signals=[signal.SIGUSR1])
+        serving = Serving(shutdown)
+        serving.over.set()  # the startup
+        await until(lambda: serving.sent)
+        assert serving.sent == [{"type": "lifespan.startup.complete"}]
+        os.kill(os.getpid(), signal.SIGUSR1)
+        await until(lambda: told)
+        assert not shutdown.ready
+        serving.over.set()
+        await serving.task
+        assert serving.sent[1:] == [{"type": "lifespan.shutdown.complete"}]
+
+    try:
+        run(main(), clock)
+        assert told == [signal.SIGUSR1]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.parametrize("signals,waits", [([], False), ([signal.SIGUSR1], True)])
+def test_a_startup_that_fails_is_told_to_the_server(clock: ManualClock, signals: Any, waits: bool) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if waits:
+            await receive()
+        raise ValueError("no database")
+
+    async def main() -> None:
+        serving = Serving(GracefulShutdown(app, signals=signals))
+        serving.over.set()
+        with pytest.raises(ValueError, match="no database"):
+            await serving.task
+        assert serving.sent == []
+
+    run(main(), clock)
 
 
 def test_a_server_that_ignores_the_signal_goes_on_ignoring_it(clock: ManualClock) -> None:

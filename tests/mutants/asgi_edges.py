@@ -76,13 +76,19 @@ MUTANTS = [
     mutant(
         "deadlines",
         "a client waits for ages",
-        "allowed is not None and allowed <= _LONGEST",
-        "allowed is not None",
+        "nearest is not None and nearest <= _LONGEST",
+        "nearest is not None",
         REFUSALS,
     ),
     mutant("deadlines", "grpc-timeout is not read", "elif name == _GRPC:", "elif False:", REFUSALS),
     # the middleware and its rules
-    mutant("middleware", "exempt paths are guarded", ' or self._exempt(scope["path"]):', ":", REFUSALS),
+    mutant(
+        "middleware",
+        "exempt paths are guarded",
+        "self._exempt(path := path_inside(scope)):",
+        "not (path := path_inside(scope)):",
+        REFUSALS,
+    ),
     mutant("middleware", "a lifespan is guarded", 'if kind not in ("http", "websocket") or', "if", REFUSALS),
     mutant("middleware", "the last rule counts", "                break\n", "", REFUSALS),
     mutant("middleware", "a rule replaces the layers", "own + rule.policies", "rule.policies", REFUSALS),
@@ -324,6 +330,6 @@ MUTANTS = [
     ),
     shutdown("an ignored signal kills", "    elif before != signal.SIG_IGN:", "    else:", SIGNALS),
     shutdown(
-        "threads install handlers", "if threading.current_thread() is threading.main_thread():", "if True:", SIGNALS
+        "threads install handlers", " or threading.current_thread() is not threading.main_thread():", ":", SIGNALS
     ),
 ]

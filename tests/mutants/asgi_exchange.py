@@ -206,8 +206,20 @@ MUTANTS = [
         "        if False and (self._undeliverable",
         GONE,
     ),
-    exchange("a broken connection is a failure", "(self._undeliverable or (error", "((error", PERMITS),
-    exchange("every failure is blamed on the client", "(error is None and self._lost())", "self._lost()", MACHINE),
+    exchange("a broken connection is a failure", "(self._undeliverable or self", "(self", PERMITS),
+    exchange(
+        "every failure is blamed on the client",
+        "        if error is None:\n            return self._gone",
+        "        if True:\n            return self._gone",
+        MACHINE,
+    ),
+    exchange("an application that was told is blamed", "inbox.told and isinstance", "False and isinstance", GONE),
+    exchange(
+        "an application that knows may take its time", "inbox.told and isinstance(error, Exception)", "inbox.told", GONE
+    ),
+    exchange(
+        "without a watch nobody listens", "            elif plan.policies:  #", "            elif False:  #", GONE
+    ),
     exchange(
         "an unfinished response is a success",
         "SUCCESS if answered and self._status < 500",
@@ -229,7 +241,7 @@ MUTANTS = [
     ),
     exchange(
         "a disconnect seen by the application is unseen",
-        "return self._gone or (self._inbox is not None and self._inbox.gone)",
+        "return self._gone or (inbox is not None and inbox.gone)",
         "return self._gone",
         GONE,
     ),
@@ -355,7 +367,7 @@ MUTANTS = [
     inbox("a watcher that invites the client", " or self.gone or self._reserved:", " or self.gone:"),
     inbox("a body that was read stays reserved", "            self._reserved = False\n", "            pass\n"),
     inbox("a part of a body ends the reservation", '        elif not message.get("more_body"):\n', "        else:\n"),
-    inbox("a disconnect goes unnoticed", '        if message["type"] == "http.disconnect":\n', "        if False:\n"),
+    inbox("a disconnect goes unnoticed", '        if message["type"] in DISCONNECTS:\n', "        if False:\n"),
     inbox("what was read ahead is lost", "                ahead.append(message)\n", ""),
     inbox("more than one part is read ahead", "while not more and not self.gone:", "while not self.gone:"),
     inbox(
@@ -365,13 +377,13 @@ MUTANTS = [
     ),
     inbox(
         "nobody tells that the watcher has ended",
-        "            self._watcher = None\n            self._tell()",
-        "            self._watcher = None",
+        "            self._watcher = None\n            self._tell()\n        if",
+        "            self._watcher = None\n        if",
     ),
     inbox(
         "an ended watcher looks busy",
-        "            self._watcher = None\n            self._tell()",
-        "            self._tell()",
+        "            self._watcher = None\n            self._tell()\n        if",
+        "            self._tell()\n        if",
     ),
     inbox(
         "the application never sees the disconnect of a watcher",
@@ -385,13 +397,13 @@ MUTANTS = [
     ),
     inbox(
         "the watch is not resumed after receive()",
-        "        self._note(message)\n        self._watch()",
-        "        self._note(message)",
+        "        self.told = self.told or self.gone\n        self._watch()",
+        "        self.told = self.told or self.gone",
     ),
     inbox(
         "a cancelled receive() counts as inside",
-        "        finally:\n            self._inside -= 1",
-        "        except ValueError:\n            self._inside -= 1",
+        "            finally:\n                self._inside -= 1",
+        "            except ValueError:\n                self._inside -= 1",
     ),
     inbox(
         "a stopped watch goes on", "        self._wanted = False\n        if self._watcher", "        if self._watcher"

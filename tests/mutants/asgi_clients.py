@@ -1,0 +1,128 @@
+"""Deliberate bugs about clients: those that leave, those that make mistakes, and where their paths begin."""
+
+from __future__ import annotations
+
+from . import Mutant
+from .asgi_edges import mutant
+
+GONE = ("tests/asgi/test_disconnects.py",)
+WATCH = ("tests/asgi/test_inbox.py",)
+REFUSALS = ("tests/asgi/test_refusals.py", "tests/asgi/test_deadlines.py")
+DEPENDENCIES = ("tests/asgi/test_dependencies.py",)
+SETTINGS = ("tests/asgi/test_settings.py",)
+KEYS = ("tests/asgi/test_keys.py",)
+SIGNALS = ("tests/asgi/test_signals.py",)
+HEALTH = ("tests/asgi/test_health.py",)
+
+
+MUTANTS: list[Mutant] = [
+    # those that leave
+    mutant("inbox", "a watched application is never told", 'or message["type"] in DISCONNECTS', "or False", GONE),
+    mutant("inbox", "an application is never told", "self.told = self.told or self.gone", "self.told = False", GONE),
+    mutant(
+        "inbox",
+        "a taken-back receive() ends the watch",
+        "            self._watch()\n            raise",
+        "            raise",
+        WATCH,
+    ),
+    mutant(
+        "inbox",
+        "a watcher that never began is waited for",
+        "        if self._watcher is watcher:\n",
+        "        if False:\n",
+        WATCH,
+    ),
+    mutant(
+        "inbox", "only HTTP has disconnects", '{"http.disconnect", "websocket.disconnect"}', '{"http.disconnect"}', GONE
+    ),
+    # those that make mistakes
+    mutant("deadlines", "the last deadline counts", "(nearest is None or allowed < nearest)", "True", REFUSALS),
+    mutant(
+        "deadlines", "the first deadline counts", "(nearest is None or allowed < nearest)", "nearest is None", REFUSALS
+    ),
+    mutant(
+        "dependency",
+        "a missing page is a failure",
+        "error.status_code if error.status_code < 500",
+        "None if True",
+        DEPENDENCIES,
+    ),
+    mutant(
+        "dependency", "500 is the client's mistake", "error.status_code < 500", "error.status_code <= 500", DEPENDENCIES
+    ),
+    mutant(
+        "dependency",
+        "an internal error of a WebSocket is none",
+        "None if error.code == _INTERNAL_ERROR",
+        "None if False",
+        DEPENDENCIES,
+    ),
+    mutant(
+        "dependency",
+        "a closed WebSocket is a failure",
+        "None if error.code == _INTERNAL_ERROR",
+        "None if True",
+        DEPENDENCIES,
+    ),
+    mutant("dependency", "invalid input is a failure", "return 422", "return None", DEPENDENCIES),
+    mutant("dependency", "a client that leaves is a failure", "return 499 if", "return None if", DEPENDENCIES),
+    mutant(
+        "dependency",
+        "the outcome has no headers",
+        "ResponseOutcome(status, _headers_of(answer))",
+        "ResponseOutcome(status)",
+        DEPENDENCIES,
+    ),
+    mutant("dependency", "the outcome is not told", "guard.outcome(", "(", DEPENDENCIES),
+    mutant(
+        "rendering",
+        "a denial after accept",
+        "return response.closing if accepted",
+        "return response if accepted",
+        DEPENDENCIES,
+    ),
+    # where paths begin
+    mutant("paths", "a slash at the end of the root path counts", '.rstrip("/")', "", SETTINGS),
+    mutant("paths", "a root path ends within a segment", 'rest and rest[0] != "/"', "False", SETTINGS),
+    mutant("paths", "the root has no path", 'else rest or "/"', "else rest", SETTINGS),
+    mutant("paths", "the root path is of no account", 'scope.get("root_path") or ""', '""', SETTINGS),
+    mutant(
+        "middleware",
+        "rules see the whole path",
+        "rule.covers(path, scope",
+        'rule.covers(scope["path"], scope',
+        SETTINGS,
+    ),
+    mutant(
+        "health", "health endpoints see the whole path", "path = path_inside(scope)", 'path = scope["path"]', HEALTH
+    ),
+    mutant(
+        "keys", "mounts share a limit", 'path_inside(scope, scope.get("app_root_path"))', "path_inside(scope)", KEYS
+    ),
+    mutant(
+        "keys",
+        "a body is a request",
+        "if all(hasattr(type(value), attribute) for attribute in _REQUEST) and",
+        "if",
+        KEYS,
+    ),
+    mutant("keys", "a request by name is not found", "(*of[1:], *named.values()):", "of[1:]:", KEYS),
+    mutant("keys", "a request behind self is not found", "(*of[1:], *named.values()):", "named.values():", KEYS),
+    # applications without a lifespan
+    mutant(
+        "shutdown",
+        "a failed startup is hidden",
+        "                if heard:\n                    raise\n",
+        "                pass\n",
+        SIGNALS,
+    ),
+    mutant(
+        "shutdown",
+        "an application without a lifespan has no handlers",
+        "            if not heard:  #",
+        "            if False:  #",
+        SIGNALS,
+    ),
+    mutant("shutdown", "a lifespan has two ends", "            if not heard:  #", "            if True:  #", SIGNALS),
+]
