@@ -45,6 +45,8 @@ class Lender(Protocol):
 
     def _waited_too_long(self) -> CallRejectedError: ...
 
+    def _warn_if_blocking_a_loop(self) -> None: ...
+
 
 @final
 class Acquisition:

@@ -26,7 +26,9 @@ ALLOWED: dict[str, frozenset[str]] = {
     "resilience_http": frozenset({"resilience"}),
     "resilience_httpx": frozenset({"resilience", "resilience_http", "httpx", "httpcore"}),
     "resilience_httpx2": frozenset({"resilience", "resilience_http", "httpx2", "httpcore2"}),
-    "resilience_asgi": frozenset({"resilience", "resilience_http", "structlog", "starlette"}),
+    "resilience_asgi": frozenset(
+        {"resilience", "resilience_http", "structlog", "starlette", "fastapi"}
+    ),  # the frameworks for `dependency` alone
     "resilience_redis": frozenset({"resilience", "redis"}),
 }
 INTEGRATIONS = sorted(ALLOWED.keys() - {"resilience"})
