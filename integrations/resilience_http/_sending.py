@@ -14,7 +14,7 @@ from resilience import RateLimiter, Retry, Timeout, deadline
 from resilience._layer import restore
 from resilience._timers import grain_of
 from resilience._wait import Wait
-from resilience.correlation import FURTHER, attempt_number, numbered
+from resilience.correlation import FURTHER, numbered
 from resilience.deadline import Deadline, ambient
 from resilience.exceptions import DeadlineExceededError
 from resilience.timeout import _running_task as running_task
@@ -53,7 +53,7 @@ class Sending:
         try:
             run = None if retry is None else self._begun(retry, settings, request)
             while True:
-                counted = None if number == 1 and not FURTHER else _counted(number)
+                counted = _counted(number) if number > 1 or FURTHER else None
                 try:
                     response = self._attempt(handle, request, settings, number, own, now)
                 except Exception as error:
@@ -94,7 +94,7 @@ class Sending:
         try:
             run = None if retry is None else self._begun(retry, settings, request)
             while True:
-                counted = None if number == 1 and not FURTHER else _counted(number)
+                counted = _counted(number) if number > 1 or FURTHER else None
                 try:
                     response = await self._aattempt(handle, request, settings, number, own, now)
                 except Exception as error:
@@ -272,10 +272,8 @@ class Sending:
 _grain_of = functools.lru_cache(grain_of)  # most timeouts are constants
 
 
-def _counted(number: int) -> numbered | None:
+def _counted(number: int) -> numbered:
     """Let `attempt_number()` be that of this request, also within a further attempt of another `Retry`."""
-    if number == 1 and not (FURTHER and attempt_number() != 1):
-        return None
     counted = numbered(number)
     counted.__enter__()
     return counted

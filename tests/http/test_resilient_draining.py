@@ -125,6 +125,46 @@ def test_a_body_that_breaks_off_is_no_reason_not_to_try_again(kit: Kit, error: s
     assert transport.statistics().in_use == 0
 
 
+def test_a_body_of_somebodys_own_making_is_read_too(kit: Kit) -> None:
+    """Its iterator has only what an iterator must have."""
+    left = ["ab", "cd"]
+
+    class Own:
+        def __iter__(self) -> Any:
+            return self
+
+        __aiter__ = __iter__
+
+        def __next__(self) -> bytes:
+            if not left:
+                raise StopIteration
+            return left.pop().encode()
+
+        async def __anext__(self) -> bytes:
+            if not left:
+                raise StopAsyncIteration
+            return left.pop().encode()
+
+        def close(self) -> None:
+            pass
+
+        async def aclose(self) -> None:
+            pass
+
+    server = kit.server(Answer(503, headers={LENGTH: "4"}), Answer(200))
+    made = server._response
+    own = type("Stream", (Own, kit.library.AsyncByteStream, kit.library.SyncByteStream), {})
+
+    def response(answer: Answer) -> Any:
+        if answer.status == 200:
+            return made(answer)
+        return kit.library.Response(503, headers=answer.headers, stream=own())
+
+    server._response = response  # type: ignore[method-assign]
+    assert kit.request(kit.transport(server, retry=prompt(kit))).status_code == 200
+    assert left == []
+
+
 def test_a_deadline_around_the_request_stays_in_force_while_a_body_is_read(kit: Kit) -> None:
     seen: list[float | None] = []
 

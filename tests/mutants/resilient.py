@@ -308,8 +308,15 @@ MUTANTS = [
     mutant(
         "the attempts of others are counted on",
         "_sending",
-        "if number == 1 and not (FURTHER and attempt_number() != 1):",
-        "if number == 1:",
+        "number > 1 or FURTHER else None\n                try:\n                    response = self",
+        "number > 1 else None\n                try:\n                    response = self",
+        RETRY,
+    ),
+    mutant(
+        "the attempts of other tasks are counted on",
+        "_sending",
+        "number > 1 or FURTHER else None\n                try:\n                    response = await",
+        "number > 1 else None\n                try:\n                    response = await",
         RETRY,
     ),
     mutant(
