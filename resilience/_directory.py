@@ -18,21 +18,25 @@ CANDIDATES = 64
 
 
 class Entry:
-    """The layer of one key. Guarded by the lock: `calls` (in flight) and `used` (when a call last began or ended)."""
+    """The layer of one key. Guarded by the lock: `calls` (in flight) and `used` (when a call last began or ended).
 
-    __slots__ = ("calls", "key", "layer", "used")
+    `states` are what the layer shares with other processes.
+    """
 
-    def __init__(self, key: Hashable, layer: Layer, used: float) -> None:
+    __slots__ = ("calls", "key", "layer", "states", "used")
+
+    def __init__(self, key: Hashable, layer: Layer, used: float, states: Iterable[Hashable] = ()) -> None:
         self.key = key
         self.layer = layer
         self.calls = 0
         self.used = used
+        self.states = frozenset(states)
 
 
 class Directory(Machine):
     """Entries, least recently used first. `busy` of them have calls in flight."""
 
-    __slots__ = ("busy", "created", "entries", "evicted")
+    __slots__ = ("busy", "created", "entries", "evicted", "owners")
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,6 +44,13 @@ class Directory(Machine):
         self.busy = 0
         self.created = 0
         self.evicted = 0
+        self.owners: dict[Hashable, Hashable] = {}  # the key of each shared state
+
+    def add_locked(self, entry: Entry) -> None:
+        """Keep the entry of a new key."""
+        self.entries[entry.key] = entry
+        self.owners.update(dict.fromkeys(entry.states, entry.key))
+        self.created += 1
 
     def begin_locked(self, entry: Entry, now: float) -> None:
         if not entry.calls:
@@ -62,7 +73,9 @@ class Directory(Machine):
     def forked(self) -> None:
         super().forked()
         # New entries, so that the calls of the parent count for nothing when they end in the child.
-        self.entries = OrderedDict((key, Entry(key, old.layer, old.used)) for key, old in self.entries.items())
+        self.entries = OrderedDict(
+            (key, Entry(key, old.layer, old.used, old.states)) for key, old in self.entries.items()
+        )
         self.busy = 0
 
     def forget_locked(self, entry: Entry) -> bool:
@@ -70,6 +83,8 @@ class Directory(Machine):
         if entry.calls or self.entries.get(entry.key) is not entry:
             return False
         del self.entries[entry.key]
+        for state in entry.states:
+            self.owners.pop(state, None)
         self.evicted += 1
         return True
 

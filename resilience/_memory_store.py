@@ -84,6 +84,9 @@ class MemoryStore(Store):
                 else:
                     report.heard(reply)
 
+    def __bool__(self) -> bool:
+        return True  # an empty store is one too: `store or another` must not pass over it
+
     def __len__(self) -> int:
         return len(self._table.states)
 

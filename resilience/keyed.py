@@ -26,6 +26,7 @@ from ._machine import SUCCESS
 from ._policy import Guard, Policy
 from .clock import Clock
 from .events import KeyEvicted, Listener
+from .store import Store, noting_states
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,8 @@ class Keyed(Policy):
     The policies it makes are told apart by the key: their events have it, and `name`, which errors tell as `policy`,
     is "orders[eu-west]" for a Keyed or policy called "orders". `layer(key)` is a variant on the state of what the
     factory returned.
+
+    Policies with a `store` share their state by name, so the factory has to put the key into it; a ValueError says so.
 
     A key of None means that this call is not guarded. At most `max_keys` layers are kept; idle ones go after
     `idle_ttl` seconds.
@@ -130,6 +133,7 @@ class Keyed(Policy):
     def _enter(self, key: Hashable) -> Entry:
         machine, now = self._machine, self._clock.now()
         made: Layer | None = None
+        states: set[tuple[Store, str]] = set()
         while True:
             with machine.lock:
                 machine.caught_up_locked()
@@ -138,12 +142,18 @@ class Keyed(Policy):
                 except TypeError as error:
                     raise TypeError(f"key must return something hashable, not {_arguments.shown(key)}") from error
                 if entry is None and made is not None:
-                    entry = machine.entries[key] = Entry(key, made, now)
-                    machine.created += 1
+                    for _, name in states & machine.owners.keys():
+                        raise ValueError(
+                            f"factory must give each key a policy of its own, but names two {name!r}, which share one"
+                            " state in their store: put the key into the name"
+                        )
+                    entry = Entry(key, made, now, states)
+                    machine.add_locked(entry)
                 if entry is not None:
                     machine.begin_locked(entry, now)
                     break
-            made = self._factory(key)  # user code, so outside the lock; of two that race, one is dropped
+            with noting_states() as states:
+                made = self._factory(key)  # user code, so outside the lock; of two that race, one is dropped
             if not isinstance(made, Layer):
                 raise TypeError(f"factory must return a layer, not {_arguments.shown(made)}")
             made = made._changed(lambda layer: _labelled(layer, self.name, key))

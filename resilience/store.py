@@ -19,7 +19,9 @@ from __future__ import annotations
 import asyncio
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, Protocol, Self
 
@@ -293,6 +295,20 @@ def _silent(*_: object, **__: object) -> None:
     """Nobody listens to the gate's own events."""
 
 
+_noted: ContextVar[set[tuple[Store, str]] | None] = ContextVar("resilience_noted_states", default=None)
+
+
+@contextmanager
+def noting_states() -> Iterator[set[tuple[Store, str]]]:
+    """Yield the set of the shared states, by store and name, that policies made in the block have."""
+    states: set[tuple[Store, str]] = set()
+    token = _noted.set(states)
+    try:
+        yield states
+    finally:
+        _noted.reset(token)
+
+
 def checked_store(value: Any, name: str | None) -> Store | None:
     """A Store or None; a shared policy needs a name, which is what tells it from others."""
     if value is None:
@@ -301,4 +317,7 @@ def checked_store(value: Any, name: str | None) -> Store | None:
         raise TypeError(f"store must be a resilience.Store or None, not {_arguments.shown(value)}")
     if name is None:
         raise ValueError("a policy with a store needs a name: policies of one name share one state")
+    noted = _noted.get()
+    if noted is not None:
+        noted.add((value, name))
     return value

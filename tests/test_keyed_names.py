@@ -21,11 +21,13 @@ from resilience import (
     Keyed,
     KeyEvicted,
     Layer,
+    MemoryStore,
     Pipeline,
     Policy,
     RateLimiter,
     RateLimitExceededError,
     Retry,
+    RetryBudget,
     RetryScheduled,
     Timeout,
     correlated,
@@ -219,3 +221,51 @@ def test_layers_that_are_no_policies_and_policies_with_a_fixed_name_stay_as_they
     fixed = Fixed()
     assert Keyed(lambda key: fixed, key=first).layer("a") is fixed
     assert Keyed(lambda key: correlated, key=first).layer("a") is correlated
+
+
+# -- the names of shared states ----------------------------------------------------------------------------------------
+
+SHARED: dict[str, Callable[[str, MemoryStore], Layer]] = {
+    "breaker": lambda name, store: CircuitBreaker(name, store=store),
+    "limiter": lambda name, store: RateLimiter(5, name=name, store=store),
+    "bulkhead": lambda name, store: Bulkhead(1, name=name, store=store),
+    "one of several": lambda name, store: Pipeline(Timeout(5.0), Bulkhead(1, name=name, store=store)),
+    "budget": lambda name, store: Retry(OSError, budget=RetryBudget(name=name, store=store)),
+}
+shared = pytest.mark.parametrize("make", SHARED.values(), ids=SHARED.keys())
+
+
+@shared
+def test_keys_whose_policies_would_share_one_state_are_refused(make: Callable[[str, MemoryStore], Layer]) -> None:
+    """They looked like policies of their own, and one bad host opened the circuits of all."""
+    store = MemoryStore()
+    keyed = Keyed(lambda _: make("hosts", store), key=first)
+    guarded = keyed(str.upper)
+    assert guarded("a") == guarded("a") == "A"
+    with pytest.raises(ValueError, match=r"^factory must .*, but names two 'hosts', .*: put the key into the name$"):
+        guarded("b")
+    assert (guarded("a"), keyed.statistics().keys) == ("A", 1)
+
+
+@shared
+def test_keys_with_names_or_stores_of_their_own_are_kept_apart(make: Callable[[str, MemoryStore], Layer]) -> None:
+    store = MemoryStore()
+    by_name = Keyed(lambda key: make(f"hosts-{key}", store), key=first)
+    by_store = Keyed(lambda _: make("hosts", MemoryStore()), key=first)
+    for keyed in (by_name, by_store):
+        assert [keyed(str.upper)(key) for key in "ab"] == ["A", "B"]
+
+
+def test_keys_may_be_given_one_policy_on_purpose() -> None:
+    both = Bulkhead(1, name="hosts", store=MemoryStore())
+    guarded = Keyed(lambda _: both, key=first)(str.upper)
+    assert [guarded("a"), guarded("b")] == ["A", "B"]
+
+
+def test_a_key_that_was_forgotten_gives_the_name_of_its_shared_state_back(clock: ManualClock) -> None:
+    store = MemoryStore()
+    keyed = Keyed(lambda key: Bulkhead(1, name=key[0], store=store), key=first, max_keys=1)
+    guarded = keyed(str.upper)
+    assert [guarded(key) for key in ("a1", "b", "a2", "b")] == ["A1", "B", "A2", "B"]
+    with pytest.raises(ValueError, match="names two 'b'"):
+        guarded("b2")

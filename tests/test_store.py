@@ -49,6 +49,11 @@ def ask(colour: Colour, store: Store, operation: Operation = COUNT) -> Reply:
 # -- arguments ---------------------------------------------------------------------------------------------------------
 
 
+def test_a_store_is_true_even_when_it_is_empty() -> None:
+    store = MemoryStore()
+    assert (len(store), bool(store)) == (0, True)
+
+
 @pytest.mark.parametrize(
     "make",
     [

@@ -12,6 +12,11 @@ def _named(name: str, file: str, old: str, new: str) -> Mutant:
 
 
 MUTANTS: list[Mutant] = [
+    _named("keys share one state", _KEYED, "for _, name in states & machine.owners.keys():", "for _, name in ():"),
+    _named("nobody notes the shared states", "resilience/store.py", "if noted is not None:", "if False:"),
+    _named("stores are not told apart", "resilience/store.py", "noted.add((value, name))", "noted.add((None, name))"),
+    _named("a forgotten key keeps its name", "resilience/_directory.py", "self.owners.pop(state, None)", "pass"),
+    _named("a new key owns nothing", "resilience/_directory.py", "dict.fromkeys(entry.states, entry.key)", "()"),
     _named(
         "nothing is named",
         _KEYED,
