@@ -9,6 +9,9 @@
 Servers tell an application about their shutdown only after the connections have drained, which is too late to become
 unready. So `begin()` belongs to the signal: with `signals`, the handlers are put in front of those of the server when
 it starts, and the server gets its signal once everything has drained.
+
+That is so under uvicorn, whose workers get the signal themselves. Those of hypercorn and granian are told otherwise,
+before anything here could be: call `begin()` there from what knows first, the request of a preStop hook, say.
 """
 
 from __future__ import annotations
