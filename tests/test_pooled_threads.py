@@ -6,12 +6,16 @@ import asyncio
 import gc
 import os
 import random
+import socket
+import ssl
 import threading
 from typing import Any
 
 import pytest
 import resilience_http._pooled_sync as pooled_sync
+import trustme
 from resilience_http._exchange import delays
+from resilience_http._stream_sync import SyncStream
 
 from .http_servers import LIBRARIES, PATIENCE, Library, Peer, ScriptedServer, keep_alive
 from .test_processes import in_child, needs_fork
@@ -137,6 +141,8 @@ class Wire:
 
     def close(self) -> None:
         self.closed = True
+
+    interrupt = close
 
     def get_extra_info(self, name: str) -> Any:
         return None
@@ -306,6 +312,47 @@ def test_closing_the_transport_ends_a_request_that_is_just_connecting(
         client.get("http://a.test/")
     assert [wire.closed for wire in wires] == [True]
     assert transport.statistics().in_use == 0
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_closing_the_transport_wakes_a_thread_that_is_reading(library: Library, encrypted: bool) -> None:
+    """It slept on until its read timeout, or for ever without one, because closing a descriptor wakes nobody."""
+
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await peer.reader.read(-1)
+
+    authority = trustme.CA()
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(tls)
+    with ScriptedServer(handler, tls=tls if encrypted else None) as server:
+        transport = library.bound.PooledTransport(verify=False, trust_env=False)
+        client = library.client.Client(transport=transport, timeout=None)
+        outcome: list[Any] = []
+
+        def read() -> None:
+            try:
+                client.post(server.url)
+            except Exception as error:
+                outcome.append(error)
+
+        thread = threading.Thread(target=read, daemon=True)
+        thread.start()
+        server.wait_for_requests(1)
+        transport.close()
+        thread.join(PATIENCE)
+        assert [type(error) for error in outcome] in ([library.client.RemoteProtocolError], [library.client.ReadError])
+        assert transport.statistics().in_use == 0
+        server.settle()
+        transport.close()
+
+
+def test_what_is_interrupted_after_it_was_closed_stays_closed(library: Library) -> None:
+    ours, peer = socket.socketpair()
+    stream = SyncStream(library.core, ours)
+    stream.close()
+    stream.interrupt()
+    peer.close()
 
 
 def test_an_error_while_closing_a_response_ends_its_connection(library: Library) -> None:

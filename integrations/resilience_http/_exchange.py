@@ -7,7 +7,7 @@ from typing import Any
 
 from resilience import deadline
 
-from ._connections import Connections, ConnectionStatistics, Place, Waiter
+from ._connections import LEASED, Connections, ConnectionStatistics, Place, Waiter
 from ._options import Options
 from .methods import IDEMPOTENT_METHODS
 
@@ -60,7 +60,11 @@ class Pool:
     def forget(self) -> None:
         """Close everything, whoever uses it. Those that wait are told so."""
         for place in self.connections.abandon():
-            if place.stream is not None:
+            if place.stream is None:
+                continue
+            if place.state is LEASED:
+                place.stream.interrupt()  # its request closes it, as soon as it notices
+            else:
                 place.stream.close()
 
     def prepared(self, request: Any) -> tuple[Any, Hashable]:

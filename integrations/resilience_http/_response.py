@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from resilience import Bulkhead, CircuitBreaker, RateLimiter
 from resilience._directory import Entry
+from resilience._layer import restore
 from resilience._machine import ABANDONED, FAILURE, SUCCESS
 from resilience._timers import grain_of
 from resilience.deadline import Deadline, ambient
@@ -128,20 +129,23 @@ class Held:
 
     def __iter__(self) -> Iterator[bytes]:
         # A plain thread cannot be interrupted, so the deadline is looked at before each chunk; the chunk itself is
-        # bounded by the read timeout.
+        # bounded by the read timeout, and with a `PooledTransport` by the deadline as well.
         try:
             chunks = iter(self.stream)
             while True:
                 self._check()
+                token = ambient.set(self._nearest())  # so that the connection looks at it too
                 try:
                     chunk = next(chunks)
                 except StopIteration:
                     return
+                finally:
+                    restore(ambient, token)
                 yield chunk
         except GeneratorExit:
             raise
         except BaseException as error:
-            self.broken(error, self._own or ambient.get())
+            self.broken(error, self._nearest())
             raise
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -157,7 +161,7 @@ class Held:
         except GeneratorExit:
             raise
         except BaseException as error:
-            self.broken(error, self._own or ambient.get())
+            self.broken(error, self._nearest())
             raise
         finally:
             close = getattr(chunks, "aclose", None)
@@ -198,6 +202,13 @@ class Held:
             await self.stream.aclose()
         finally:
             self.release()
+
+    def _nearest(self) -> Deadline | None:
+        """The request's own deadline or the one around its reader, whichever is nearer."""
+        own, around = self._own, ambient.get()
+        if own is None or around is None:
+            return own or around
+        return own if own.remaining() < around.remaining() else around
 
     def _check(self) -> None:
         for deadline in (self._own, ambient.get()):
