@@ -356,16 +356,30 @@ def test_an_origin_in_use_is_not_forgotten(kit: Kit) -> None:
         ("http://[::1]:8080", "http://[::1]:8080"),
         ("http://[::1]", "http://[::1]"),
         ("http://bücher.example", "http://xn--bcher-kva.example"),
+        ("http://straße.example", "http://xn--strae-oqa.example"),
     ],
 )
 def test_an_origin_is_named_as_in_a_url(kit: Kit, origin: str, name: str) -> None:
     transport = kit.transport(kit.server(Answer(200)))
     kit.request(transport, url=f"{origin}/x")
     assert transport.breaker(origin).name == name
+    assert transport.breaker(f"{origin}/") is transport.breaker(kit.library.URL(origin)) is transport.breaker(origin)
     assert transport.statistics().created == 1
 
 
-@pytest.mark.parametrize("origin", ["", "api.example.com", "https://", "https://a/b", "https://a:x", "://a"])
+@pytest.mark.parametrize("origin", [None, 5, b"https://a.example"])
+def test_what_is_no_text_is_no_origin(kit: Kit, origin: Any) -> None:
+    with pytest.raises(TypeError, match=f"origin must be text or a {kit.library.__name__}.URL, not "):
+        kit.transport(kit.server(Answer(200))).bulkhead(origin)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *("", "api.example.com", "https://", "https://a/b", "https://a/?b", "https://a/#b", "https://a:x", "://a"),
+        *("https://me:secret@a", f"https://{'ä' * 80}.example"),
+    ],
+)
 def test_what_is_no_origin_is_refused(kit: Kit, origin: str) -> None:
     with pytest.raises(ValueError, match="origin must be like"):
         kit.transport(kit.server(Answer(200))).breaker(origin)
