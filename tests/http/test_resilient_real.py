@@ -18,7 +18,7 @@ import trustme
 from resilience import Bulkhead, CallTimeoutError, CircuitOpenError, Retry, Timeout, bound
 from tests.http.real_service import Application, serving
 from tests.http.scripted import LIBRARIES
-from tests.http_servers import Peer, ScriptedServer
+from tests.http_servers import Peer, ScriptedServer, keep_alive
 
 SOON = 0.3  # seconds: a limit that is meant to be reached
 PATIENCE = 20.0  # seconds: a limit that is not
@@ -240,3 +240,14 @@ def test_https_with_a_certificate_authority_of_ones_own(real: Real) -> None:
         with pytest.raises(real.library.ConnectError):
             real.run(lambda client: client.get(f"{url}/hello"), real.transport(retry=None))
         assert application.seen["/hello"] == 0
+
+
+def test_a_certificate_that_is_not_trusted_is_not_asked_for_again(real: Real) -> None:
+    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("localhost").configure_cert(server_side)
+    with ScriptedServer(keep_alive, tls=server_side) as server:
+        for inner in (None, real.library.AsyncHTTPTransport() if real.is_async else real.library.HTTPTransport()):
+            transport = real.transport(inner)
+            with pytest.raises(real.library.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+                real.run(lambda client: client.get(server.url), transport)
+            assert transport.breaker(server.url).statistics().failures == 1
