@@ -69,6 +69,11 @@ class Pool:
 
     def prepared(self, request: Any) -> tuple[Any, Hashable]:
         """The request for the core library, and what its connection has to be good for."""
+        if not isinstance(request, self.binding.client.Request):
+            kind = type(request)
+            raise TypeError(
+                f"this transport is for clients of {self.binding.name}, not for a {kind.__module__} request"
+            )
         url, core = request.url, self.core
         scheme, host, port = url.raw_scheme, url.raw_host, url.port
         default = _DEFAULT_PORTS.get(scheme)
