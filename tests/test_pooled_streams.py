@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -16,7 +17,9 @@ from resilience_http import _stream_sync
 from resilience_http._stream_async import AsyncStream, _expire
 from resilience_http._stream_sync import SyncStream
 
+from resilience import Timeout
 from resilience.clock import turn
+from resilience.testing import ManualClock
 
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER that makes close() reset the connection
 
@@ -348,6 +351,33 @@ def test_a_thread_notices_a_reset(blocking: tuple[SyncStream, socket.socket]) ->
     assert not stream.sent
     stream.close()
     assert stream.get_extra_info("is_readable")
+
+
+def test_a_step_after_the_deadline_is_a_timeout_of_its_kind(blocking: tuple[SyncStream, socket.socket]) -> None:
+    stream, theirs = blocking
+    theirs.sendall(b"too late")
+    address: Any = stream.get_extra_info("client_addr")
+    steps: list[tuple[Callable[[], Any], type[Exception]]] = [
+        (lambda: stream.read(10, timeout=20), httpcore.ReadTimeout),
+        (lambda: stream.write(b"abc", timeout=None), httpcore.WriteTimeout),
+        (lambda: stream.start_tls(ssl.create_default_context(), "a.test", 20), httpcore.ConnectTimeout),
+        (
+            lambda: _stream_sync.connect(
+                httpcore, address[0], address[1], uds=None, local_address=None, options=(), timeout=20
+            ),
+            httpcore.ConnectTimeout,
+        ),
+    ]
+    for step, kind in steps:
+        clock = ManualClock()
+
+        def late(step: Callable[[], Any] = step, clock: ManualClock = clock) -> None:
+            clock.advance(2.0)
+            step()
+
+        with pytest.raises(kind):
+            Timeout(1.0, clock=clock)(late)()
+    assert not stream.received
 
 
 def test_what_was_sent_and_received_is_known(blocking: tuple[SyncStream, socket.socket]) -> None:

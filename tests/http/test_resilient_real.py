@@ -183,6 +183,28 @@ def test_a_reader_in_more_of_a_hurry_than_the_request_is_told_by_whom_it_was_cut
         assert (caught.value.policy, caught.value.timeout) == ("hurry", SOON)
 
 
+def test_a_reader_with_time_does_not_lengthen_the_time_of_the_request(real: Real) -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nab")
+        await peer.reader.read(-1)
+
+    with ScriptedServer(handler) as server:
+        limit, request_limit = Timeout(2 * PATIENCE, name="patient"), {"resilience": {"timeout": SOON}}
+
+        def plain(client: Any) -> None:
+            with client.stream("GET", server.url, extensions=request_limit) as response:
+                limit.call(response.read)
+
+        async def asynchronous(client: Any) -> None:
+            async with client.stream("GET", server.url, extensions=request_limit) as response:
+                await limit.call(response.aread)
+
+        with pytest.raises(real.package.HTTPCallTimeoutError) as caught:
+            real.run(asynchronous if real.is_async else plain)
+        assert caught.value.timeout == SOON
+
+
 def test_a_stream_that_is_left_early_leaves_its_slot(real: Real) -> None:
     transport = real.transport(bulkhead=lambda origin: Bulkhead(1))
 
