@@ -395,6 +395,77 @@ def test_what_was_sent_and_received_is_known(blocking: tuple[SyncStream, socket.
     assert not stream.sent
 
 
+Addresses = list[tuple[Any, ...]]
+
+
+@pytest.fixture
+def addresses(monkeypatch: pytest.MonkeyPatch) -> Addresses:
+    """What every name is resolved to."""
+    found: Addresses = []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    return found
+
+
+def tcp(address: Any) -> tuple[Any, ...]:
+    return socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", address
+
+
+def connect_now(**options: Any) -> SyncStream:
+    settings: dict[str, Any] = {"uds": None, "local_address": None, "options": (), "timeout": 20.0, **options}
+    return _stream_sync.connect(httpcore, "a.test", 1, **settings)
+
+
+def test_a_thread_tries_one_address_after_the_other(addresses: Addresses) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as refusing:
+        refused = refusing.getsockname()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        addresses += [tcp(refused), tcp(listener.getsockname())]
+        stream = connect_now(local_address="127.0.0.1")
+        assert stream.get_extra_info("server_addr") == listener.getsockname()
+        stream.close()
+    addresses.pop()
+    with pytest.raises(httpcore.ConnectError, match="refused"):
+        connect_now()
+    addresses.clear()
+    with pytest.raises(httpcore.ConnectError, match=r"a\.test has no address"):
+        connect_now()
+
+
+def test_the_deadline_is_for_all_addresses_of_a_host_together(addresses: Addresses) -> None:
+    """Eight addresses that do not answer took eight times as long as one."""
+    clock = ManualClock()
+    tried: list[float | None] = []
+
+    class Silent(socket.socket):
+        def connect(self, address: Any) -> None:
+            tried.append(self.gettimeout())
+            clock.advance(2.0)
+            raise TimeoutError
+
+    addresses += [tcp(("127.0.0.1", 1))] * 8
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "socket", Silent)
+        with pytest.raises(httpcore.ConnectTimeout):
+            Timeout(5.0, clock=clock)(connect_now)(timeout=2.0)
+    assert tried == [2.0, 2.0, 1.0]
+
+
+def test_an_interrupt_while_an_address_is_tried_closes_the_socket(addresses: Addresses) -> None:
+    opened: list[socket.socket] = []
+
+    class Interrupted(socket.socket):
+        def connect(self, address: Any) -> None:
+            opened.append(self)
+            raise KeyboardInterrupt
+
+    addresses.append(tcp(("127.0.0.1", 1)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "socket", Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            connect_now()
+    assert [raw.fileno() for raw in opened] == [-1]
+
+
 @pytest.mark.parametrize("uds", [False, True], ids=["tcp", "unix"])
 def test_an_interrupt_while_connecting_closes_the_socket(uds: bool, tmp_path: Any) -> None:
     class Interrupt:

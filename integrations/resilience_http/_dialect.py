@@ -49,9 +49,14 @@ class Dialect:
             return False
         return not _is_distrust(error)
 
-    def blames_the_server(self, error: BaseException) -> bool:
-        """Whether an exception says something about the server; a bug of the caller or a full pool does not."""
-        return isinstance(error, (self.transport, CallTimeoutError, OSError)) and not isinstance(error, self.local)
+    def blames_the_server(self, error: BaseException, request: Any) -> bool:
+        """Whether an exception says something about the server; a bug of the caller or a full pool does not.
+
+        A bare error of the system may also come from what the caller's body is read from, a file for example.
+        """
+        if isinstance(error, (self.transport, CallTimeoutError)):
+            return not isinstance(error, self.local)
+        return isinstance(error, OSError) and isinstance(request.stream, self.client.ByteStream)
 
     def translated(self, error: BaseException, request: Any) -> BaseException:
         """The error of this library for one of the toolkit, with `request` attached; any other as it is."""

@@ -111,7 +111,8 @@ class Held:
         breaker, self.breaker = self.breaker, None
         limiter, self.limiter = self.limiter, None
         if breaker is not None:
-            if isinstance(error, Exception) and not self._transport.dialect.blames_the_server(error):
+            dialect = self._transport.dialect
+            if isinstance(error, Exception) and not dialect.blames_the_server(error, self._request):
                 breaker.settle(self.permit, ABANDONED)
             else:
                 breaker._fail(self.permit, error)

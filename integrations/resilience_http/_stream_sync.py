@@ -115,14 +115,12 @@ def connect(
     """A connected stream, over TCP or to a Unix socket. Raises the `ConnectError` or `ConnectTimeout` of `core`."""
     raw: socket.socket | None = None
     try:
-        timeout = _within_the_deadline(timeout)
         if uds is None:
-            source = None if local_address is None else (local_address, 0)
-            raw = socket.create_connection((host, port), timeout, source_address=source)
+            raw = _connected(host, port, local_address, timeout)
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         else:
             raw = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            raw.settimeout(timeout)
+            raw.settimeout(_within_the_deadline(timeout))
             raw.connect(uds)
         for option in options:
             raw.setsockopt(*option)
@@ -135,6 +133,32 @@ def connect(
             raise core.ConnectError(str(error)) from error
         raise
     return SyncStream(core, raw)
+
+
+def _connected(host: str, port: int, local_address: str | None, timeout: float | None) -> socket.socket:
+    """A socket to the first address that answers: `timeout` is for each of them, the deadline for all together.
+
+    `socket.create_connection` would not look at the deadline in between.
+    """
+    first: OSError | None = None
+    try:
+        for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            raw = socket.socket(family, kind, protocol)
+            try:
+                raw.settimeout(_within_the_deadline(timeout))
+                if local_address is not None:
+                    raw.bind((local_address, 0))
+                raw.connect(address)
+            except BaseException as error:
+                raw.close()
+                if not isinstance(error, OSError):
+                    raise
+                first = first or error
+            else:
+                return raw
+        raise first or OSError(f"{host} has no address")
+    finally:
+        del first  # its traceback holds this frame
 
 
 def _within_the_deadline(timeout: float | None) -> float | None:

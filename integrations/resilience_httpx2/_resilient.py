@@ -26,9 +26,10 @@ class ResilientTransport(Resilient, httpx2.AsyncBaseTransport, httpx2.BaseTransp
     One object serves `httpx2.Client` and `httpx2.AsyncClient`. From the outside in:
 
     * a total `timeout` (seconds, None: no limit) for one request, its retries and the body of its response. A redirect
-      and each step of an authentication are requests of their own. A task is cut off at once; a thread notices between
-      two chunks of the body, so there the promise is the timeout plus one read timeout, and the resolution of names is
-      not covered. `extensions={"resilience": {"timeout": None}}` frees a long stream;
+      and each step of an authentication are requests of their own. A task is cut off at once, and so is
+      a thread that waits for its connection; but there the resolution of names is not covered, and with an `inner` that
+      does not ask for the deadline the promise is the timeout plus one read timeout.
+      `extensions={"resilience": {"timeout": None}}` frees a long stream;
     * `retry`, with a `budget` that all requests share: errors of the transport and the statuses 408, 429, 500, 502, 503
       and 504, `Retry-After` honoured. Only what may be sent twice is: idempotent methods, requests with an
       `Idempotency-Key` or `extensions={"resilience": {"idempotent": True}}`, and whatever provably never reached the

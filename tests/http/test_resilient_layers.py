@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -68,6 +68,22 @@ def test_of_other_errors_only_those_of_the_system_count(kit: Kit, error: BaseExc
     with pytest.raises(type(error)):
         kit.request(transport)
     assert counts(transport)[1] == failures
+    assert transport.statistics().in_use == 0
+
+
+def test_a_file_that_cannot_be_read_while_it_is_sent_is_not_the_fault_of_the_server(kit: Kit) -> None:
+    def plain() -> Iterator[bytes]:
+        yield b"a"
+        raise OSError("the disk is gone")
+
+    async def asynchronous() -> AsyncIterator[bytes]:
+        for part in plain():
+            yield part
+
+    transport = kit.transport(kit.server(Answer(200)))
+    with pytest.raises(OSError, match="the disk is gone"):
+        kit.request(transport, "PUT", content=asynchronous() if kit.colour.is_async else plain())
+    assert counts(transport)[1] == 0
     assert transport.statistics().in_use == 0
 
 

@@ -285,6 +285,20 @@ MUTANTS = [
     ),
     mutant(
         "_stream_sync",
+        "each address of a host has the time of all",
+        "settimeout(_within_the_deadline(timeout))\n                if local",
+        "settimeout(timeout)\n                if local",
+        f"{STREAMS}::test_the_deadline_is_for_all_addresses_of_a_host_together",
+    ),
+    mutant(
+        "_stream_sync",
+        "an interrupted attempt stays open",
+        "                raw.close()\n                if not isinstance",
+        "                if not isinstance",
+        f"{STREAMS}::test_an_interrupt_while_an_address_is_tried_closes_the_socket",
+    ),
+    mutant(
+        "_stream_sync",
         "a deadline that has passed is waited for without end",
         "    if left <= 0.0:\n",
         "    if False:\n",

@@ -92,6 +92,13 @@ MUTANTS = [
     ),
     mutant("mistakes of the caller are repeated", "_dialect", " or isinstance(error, self.hopeless)", "", RETRY),
     mutant(
+        "what a body is read from is blamed on the server",
+        "_dialect",
+        " and isinstance(request.stream, self.client.ByteStream)",
+        "",
+        LAYERS,
+    ),
+    mutant(
         "a certificate that is not trusted is asked for again",
         "_dialect",
         "return not _is_distrust(error)",
@@ -190,12 +197,12 @@ MUTANTS = [
     mutant(
         "every error is the server's",
         "_response",
-        "isinstance(error, Exception) and not self._transport.dialect.blames_the_server(error)",
+        "isinstance(error, Exception) and not dialect.blames_the_server(error, self._request)",
         "False",
         LAYERS,
     ),
     mutant(
-        "no error is the server's", "_response", "not self._transport.dialect.blames_the_server(error)", "True", LAYERS
+        "no error is the server's", "_response", "not dialect.blames_the_server(error, self._request)", "True", LAYERS
     ),
     mutant(
         "the limiter does not hear of errors",
