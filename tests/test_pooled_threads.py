@@ -347,6 +347,34 @@ def test_closing_the_transport_wakes_a_thread_that_is_reading(library: Library, 
         transport.close()
 
 
+def test_closing_the_transport_closes_what_was_dropped_but_not_given_back_yet(library: Library) -> None:
+    with ScriptedServer(keep_alive) as server:
+        transport = library.bound.PooledTransport(verify=False, trust_env=False)
+        connections = transport._sync_pool.connections
+        dropped = transport.handle_request(library.client.Request("GET", server.url, extensions={"timeout": {}}))
+        [place] = connections.places
+        with connections.lock:
+            del dropped
+            gc.collect()
+        assert place.stream.get_extra_info("socket").fileno() >= 0
+        transport.close()
+        assert place.stream.get_extra_info("socket").fileno() == -1
+
+
+def test_closing_the_transport_closes_what_was_granted_to_one_who_did_not_wake_up_yet(library: Library) -> None:
+    with ScriptedServer(keep_alive) as server:
+        transport = library.bound.PooledTransport(max_connections=1, verify=False, trust_env=False)
+        pool, request = transport._sync_pool, library.client.Request("GET", server.url, extensions={"timeout": {}})
+        response = transport.handle_request(request)
+        waiter = pool.connections.acquire(pool.prepared(request)[1])
+        response.read()
+        place = waiter.place
+        transport.close()
+        with pytest.raises(library.client.PoolTimeout, match="the transport was closed"):
+            pool.granted(waiter, True, request)
+        assert place.stream.get_extra_info("socket").fileno() == -1
+
+
 def test_what_is_interrupted_after_it_was_closed_stays_closed(library: Library) -> None:
     ours, peer = socket.socketpair()
     stream = SyncStream(library.core, ours)

@@ -133,7 +133,10 @@ class Pool:
         """What the waiter waited for; PoolTimeout if that was in vain."""
         place = waiter.place if granted else self.connections.withdraw(waiter)
         waiter.granted = False  # taken: a wake-up that comes after our loop has closed gives nothing back
-        if place is None or place.generation != self.connections.generation:
+        if place is not None and place.generation != self.connections.generation:
+            self.release(place, False)
+            place = None
+        if place is None:
             raise self.in_vain("the transport was closed" if granted else "no connection became free in time", request)
         return place
 

@@ -313,6 +313,13 @@ MUTANTS = [
     ),
     mutant(
         "_exchange",
+        "what was granted too late stays open",
+        "            self.release(place, False)\n            place = None",
+        "            place = None",
+        f"{THREADS}::test_closing_the_transport_closes_what_was_granted_to_one_who_did_not_wake_up_yet",
+    ),
+    mutant(
+        "_exchange",
         "a client of the other library is served",
         "        if not isinstance(request, self.binding.client.Request):\n",
         "        if False:\n",
