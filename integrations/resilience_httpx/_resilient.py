@@ -27,8 +27,8 @@ class ResilientTransport(Resilient, httpx.AsyncBaseTransport, httpx.BaseTranspor
 
     * a total `timeout` (seconds, None: no limit) for one request, its retries and the body of its response. A redirect
       and each step of an authentication are requests of their own. A task is cut off at once, and so is
-      a thread that waits for its connection; but there the resolution of names is not covered, and with an `inner` that
-      does not ask for the deadline the promise is the timeout plus one read timeout.
+      a thread that waits for its connection. But there the resolution of names is not covered, and an `inner` that does
+      not ask for the deadline, and proxies and HTTP/2, are only cut off by their read timeout or between two chunks.
       `extensions={"resilience": {"timeout": None}}` frees a long stream;
     * `retry`, with a `budget` that all requests share: errors of the transport and the statuses 408, 429, 500, 502, 503
       and 504, `Retry-After` honoured. Only what may be sent twice is: idempotent methods, requests with an
