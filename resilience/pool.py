@@ -44,9 +44,9 @@ class Pool(Injecting[T]):
 
     `create` is plain, and the pool then serves threads and, by way of short-lived threads, tasks of every loop; or it
     is asynchronous, and the pool serves the tasks of one loop (a new one once the old one is closed). `close(resource)`
-    ends one; `check(resource)` says by a false answer or an exception that one is broken (None is as good as true). It
-    is asked before one is lent that was idle for more than half a second, or whose last block raised. With a plain
-    `create` both are plain; else they may be either.
+    ends one; without it, one that is not needed any more is only dropped. `check(resource)` says by a false answer or
+    an exception that one is broken (None is as good as true). It is asked before one is lent that was idle for more
+    than half a second, or whose last block raised. With a plain `create` both are plain; else they may be either.
 
     Up to `max_queue` callers wait, each for at most `max_wait` seconds in all, creating and checking included (a plain
     `create` called in the caller's own thread cannot be cut off, and can ask `resilience.remaining()`). None: as long

@@ -7,7 +7,7 @@ import gc
 from collections.abc import Iterator
 from typing import Any
 
-from resilience_http._connections import Connections, Place, Waiter
+from resilience_http._connections import DOOMED, LEASED, Connections, Place, Waiter
 
 from resilience._machine import ABANDONED
 from resilience.clock import SYSTEM
@@ -272,19 +272,35 @@ def test_a_place_is_closed_once() -> None:
     assert connections.places == {other}
 
 
-def test_starting_afresh_forgets_what_was_handed_over() -> None:
-    connections = Connections(2)
-    place, doomed = connected(connections.acquire("a")), connected(connections.acquire("a"))
+def test_starting_afresh_forgets_what_is_in_use_and_knows_what_was_handed_over() -> None:
+    connections = Connections(3)
+    dropped, doomed, used = (connected(connections.acquire("a")) for _ in range(3))
     connections.release(doomed, False)
     with connections.lock:
-        connections.drop(place)
-    assert set(connections.abandon()) == {place, doomed}
+        connections.drop(dropped)
+    assert set(connections.abandon()) == {dropped, doomed, used}
+    assert (dropped.state, doomed.state, used.state) == (DOOMED, DOOMED, LEASED), (
+        "only the last has somebody to close it"
+    )
     assert not connections.late
     assert not connections.doomed
-    connections.release(place, True)
-    connections.release(place, True)
-    assert list(connections.doomed) == [place], "once, and counted nowhere"
+    connections.release(used, True)
+    connections.release(used, True)
+    assert list(connections.doomed) == [used], "once, and counted nowhere"
     assert connections.statistics().in_use == 0
+
+
+def test_starting_afresh_wakes_who_was_granted_something_at_the_last_moment() -> None:
+    connections = Connections(1)
+    place = connections.acquire("a")
+    assert type(place) is Place
+    waiter = waiting(connections.acquire("b"))
+    with connections.lock:
+        connections.drop(place)  # it is not connected yet, so there is nothing to close
+    woken: list[bool] = []
+    waiter._waker = lambda: woken.append(True)
+    assert connections.abandon() == [waiter.place]
+    assert (woken, waiter.granted) == ([True], True)
 
 
 def test_a_decision_sees_what_was_handed_over_before_it() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import math
 import ssl
@@ -15,6 +16,8 @@ import httpx2
 import pytest
 import resilience_httpx
 import resilience_httpx2
+
+from .http_servers import LIBRARIES, Library, ScriptedServer, keep_alive
 
 MISTAKES: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"max_connections": 0}, ValueError, "max_connections must be a whole number of at least 1"),
@@ -115,3 +118,21 @@ def test_the_libraries_are_imported_by_their_bindings_only() -> None:
         "assert not {'httpx', 'httpx2', 'httpcore', 'httpcore2', 'h2'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("mine, other", [LIBRARIES, LIBRARIES[::-1]], ids=lambda library: library.name)
+def test_a_client_of_the_other_library_is_refused_before_anything_is_sent(mine: Library, other: Library) -> None:
+    """It was sent, and then the client tripped over the response: an AssertionError without a word."""
+    refusal = rf"for clients of {mine.name}, not for a {other.name} request"
+    with ScriptedServer(keep_alive) as server:
+        for transport in (mine.bound.PooledTransport(), mine.bound.ResilientTransport()):
+            with other.client.Client(transport=transport) as client, pytest.raises(TypeError, match=refusal):
+                client.get(server.url)
+
+            async def main(transport: Any = transport) -> None:
+                async with other.client.AsyncClient(transport=transport) as client:
+                    with pytest.raises(TypeError, match=refusal):
+                        await client.get(server.url)
+
+            asyncio.run(main())
+        assert server.accepted == 0

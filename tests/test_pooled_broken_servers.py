@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from resilience_http._exchange import surplus
 
+from resilience import Timeout
 from resilience.clock import SYSTEM
 
 from .http_servers import Http, Peer, ScriptedServer, in_use
@@ -127,6 +128,46 @@ def test_one_byte_now_and_then_is_a_body_that_the_caller_can_give_up(http: Http)
         assert caught.value.request.url == server.url
         assert in_use(client) == (0, 0, 0)
         server.settle()
+
+
+DRIPPING = {
+    "the headers": b"HTTP/1.1 200 OK\r\nX: ",
+    "the length of a chunk": CHUNKED + b"2\r\nok\r\n3;x=",
+}
+
+
+@pytest.mark.parametrize("where", DRIPPING)
+def test_one_byte_now_and_then_does_not_outlast_the_deadline(where: str, http: Http) -> None:
+    """Each byte began the read timeout anew, so a thread waited for as long as the server liked."""
+
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(DRIPPING[where])
+        while True:
+            await peer.send(b"a")
+            await asyncio.sleep(0.02)
+
+    with ScriptedServer(handler) as server:
+        client = http.client()
+        with pytest.raises((TimeoutError, http.client_module.ReadTimeout)):
+            http.run(Timeout(0.3).call(client.get, server.url))
+        assert in_use(client) == (0, 0, 0)
+        server.settle()
+
+
+def test_a_peer_that_takes_little_does_not_outlast_the_deadline(http: Http) -> None:
+    async def handler(peer: Peer) -> None:
+        peer.writer.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        taken = b"x"
+        while taken:
+            taken = await peer.reader.read(20_000)
+            await asyncio.sleep(0.02)
+
+    with ScriptedServer(handler) as server:
+        client = http.client()
+        with pytest.raises((TimeoutError, http.client_module.WriteTimeout)):
+            http.run(Timeout(0.3).call(client.post, server.url, content=b"x" * 50_000_000))
+        assert in_use(client) == (0, 0, 0)
 
 
 def test_a_server_that_takes_nothing_is_a_write_timeout(http: Http) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import ssl
+import warnings
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +17,14 @@ import pytest
 import trustme
 from resilience_http._proxies import Proxies
 
-from .http_servers import Http, Peer, ScriptedServer, collect
+from .http_servers import LIBRARIES, PATIENCE, Http, Library, Peer, ScriptedServer, collect
+from .test_processes import in_child, needs_fork
+
+
+@pytest.fixture(params=LIBRARIES, ids=lambda library: library.name)
+def library(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
 
 # -- which proxy -------------------------------------------------------------------------------------------------------
 
@@ -89,6 +99,72 @@ def test_a_proxy_that_was_given_is_used_for_everything(http: Http) -> None:
         assert proxy.accepted == 3
         proxy.settle()
         http.client(proxy=proxy.url)  # closed without having been used
+
+
+def test_each_event_loop_has_connections_of_its_own_to_a_proxy(library: Library) -> None:
+    """Every second loop met the idle connection of the closed one before it: "Event loop is closed"."""
+    with ScriptedServer(absolute) as proxy:
+        transport = library.bound.PooledTransport(proxy=proxy.url)
+
+        async def get(close: bool = False) -> str:
+            client = library.client.AsyncClient(transport=transport)
+            text = str((await client.get("http://a.test/x")).text)
+            if close:
+                await transport.aclose()
+            return text
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            assert asyncio.run(get()) == "http://a.test/x"
+            with asyncio.Runner() as other:
+                assert other.run(get()) == "http://a.test/x"
+                assert asyncio.run(get(close=True)) == "http://a.test/x"
+                assert other.run(get(close=True)) == "http://a.test/x", "still on its own connection"
+            gc.collect()  # what the closed loop left behind
+        assert proxy.accepted == 3
+        proxy.settle()
+
+
+@needs_fork
+def test_a_forked_child_does_not_talk_on_its_parents_connection_to_a_proxy(library: Library) -> None:
+    with ScriptedServer(absolute) as proxy:
+        transport = library.bound.PooledTransport(proxy=proxy.url)
+        with library.client.Client(transport=transport, timeout=PATIENCE) as client:
+            client.get("http://a.test/x")
+
+            def work() -> None:
+                assert client.get("http://a.test/child").text == "http://a.test/child"
+                client.close()
+
+            in_child(work)
+            assert client.get("http://a.test/mine").text == "http://a.test/mine"
+        assert proxy.accepted == 2
+        assert [request.split()[1] for request in proxy.requests] == [
+            b"http://a.test/x",
+            b"http://a.test/child",
+            b"http://a.test/mine",
+        ]
+
+
+def test_threads_that_come_first_at_once_share_one_transport_of_the_library(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+
+    class Made(library.client.HTTPTransport):  # type: ignore[misc, name-defined]
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            made.append(self)
+            if len(made) == 1:  # as another thread, in that moment
+                client.get("http://a.test/other")
+
+    monkeypatch.setattr(library.client, "HTTPTransport", Made)
+    with ScriptedServer(absolute) as proxy:
+        client = library.client.Client(transport=library.bound.PooledTransport(proxy=proxy.url))
+        client.get("http://a.test/x")
+        client.close()
+        assert (len(made), proxy.accepted) == (2, 1)
+        proxy.settle()
 
 
 def test_a_proxy_of_the_environment_is_used_unless_told_otherwise(

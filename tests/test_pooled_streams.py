@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -16,7 +17,9 @@ from resilience_http import _stream_sync
 from resilience_http._stream_async import AsyncStream, _expire
 from resilience_http._stream_sync import SyncStream
 
+from resilience import Timeout
 from resilience.clock import turn
+from resilience.testing import ManualClock
 
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER that makes close() reset the connection
 
@@ -350,6 +353,33 @@ def test_a_thread_notices_a_reset(blocking: tuple[SyncStream, socket.socket]) ->
     assert stream.get_extra_info("is_readable")
 
 
+def test_a_step_after_the_deadline_is_a_timeout_of_its_kind(blocking: tuple[SyncStream, socket.socket]) -> None:
+    stream, theirs = blocking
+    theirs.sendall(b"too late")
+    address: Any = stream.get_extra_info("client_addr")
+    steps: list[tuple[Callable[[], Any], type[Exception]]] = [
+        (lambda: stream.read(10, timeout=20), httpcore.ReadTimeout),
+        (lambda: stream.write(b"abc", timeout=None), httpcore.WriteTimeout),
+        (lambda: stream.start_tls(ssl.create_default_context(), "a.test", 20), httpcore.ConnectTimeout),
+        (
+            lambda: _stream_sync.connect(
+                httpcore, address[0], address[1], uds=None, local_address=None, options=(), timeout=20
+            ),
+            httpcore.ConnectTimeout,
+        ),
+    ]
+    for step, kind in steps:
+        clock = ManualClock()
+
+        def late(step: Callable[[], Any] = step, clock: ManualClock = clock) -> None:
+            clock.advance(2.0)
+            step()
+
+        with pytest.raises(kind):
+            Timeout(1.0, clock=clock)(late)()
+    assert not stream.received
+
+
 def test_what_was_sent_and_received_is_known(blocking: tuple[SyncStream, socket.socket]) -> None:
     stream, theirs = blocking
     stream.write(b"")
@@ -363,6 +393,77 @@ def test_what_was_sent_and_received_is_known(blocking: tuple[SyncStream, socket.
         stream.write(b"x" * 20_000_000, timeout=0.01)
     stream.begin()
     assert not stream.sent
+
+
+Addresses = list[tuple[Any, ...]]
+
+
+@pytest.fixture
+def addresses(monkeypatch: pytest.MonkeyPatch) -> Addresses:
+    """What every name is resolved to."""
+    found: Addresses = []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    return found
+
+
+def tcp(address: Any) -> tuple[Any, ...]:
+    return socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", address
+
+
+def connect_now(**options: Any) -> SyncStream:
+    settings: dict[str, Any] = {"uds": None, "local_address": None, "options": (), "timeout": 20.0, **options}
+    return _stream_sync.connect(httpcore, "a.test", 1, **settings)
+
+
+def test_a_thread_tries_one_address_after_the_other(addresses: Addresses) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as refusing:
+        refused = refusing.getsockname()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        addresses += [tcp(refused), tcp(listener.getsockname())]
+        stream = connect_now(local_address="127.0.0.1")
+        assert stream.get_extra_info("server_addr") == listener.getsockname()
+        stream.close()
+    addresses.pop()
+    with pytest.raises(httpcore.ConnectError, match="refused"):
+        connect_now()
+    addresses.clear()
+    with pytest.raises(httpcore.ConnectError, match=r"a\.test has no address"):
+        connect_now()
+
+
+def test_the_deadline_is_for_all_addresses_of_a_host_together(addresses: Addresses) -> None:
+    """Eight addresses that do not answer took eight times as long as one."""
+    clock = ManualClock()
+    tried: list[float | None] = []
+
+    class Silent(socket.socket):
+        def connect(self, address: Any) -> None:
+            tried.append(self.gettimeout())
+            clock.advance(2.0)
+            raise TimeoutError
+
+    addresses += [tcp(("127.0.0.1", 1))] * 8
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "socket", Silent)
+        with pytest.raises(httpcore.ConnectTimeout):
+            Timeout(5.0, clock=clock)(connect_now)(timeout=2.0)
+    assert tried == [2.0, 2.0, 1.0]
+
+
+def test_an_interrupt_while_an_address_is_tried_closes_the_socket(addresses: Addresses) -> None:
+    opened: list[socket.socket] = []
+
+    class Interrupted(socket.socket):
+        def connect(self, address: Any) -> None:
+            opened.append(self)
+            raise KeyboardInterrupt
+
+    addresses.append(tcp(("127.0.0.1", 1)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "socket", Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            connect_now()
+    assert [raw.fileno() for raw in opened] == [-1]
 
 
 @pytest.mark.parametrize("uds", [False, True], ids=["tcp", "unix"])

@@ -6,12 +6,16 @@ import asyncio
 import gc
 import os
 import random
+import socket
+import ssl
 import threading
 from typing import Any
 
 import pytest
 import resilience_http._pooled_sync as pooled_sync
+import trustme
 from resilience_http._exchange import delays
+from resilience_http._stream_sync import SyncStream
 
 from .http_servers import LIBRARIES, PATIENCE, Library, Peer, ScriptedServer, keep_alive
 from .test_processes import in_child, needs_fork
@@ -137,6 +141,8 @@ class Wire:
 
     def close(self) -> None:
         self.closed = True
+
+    interrupt = close
 
     def get_extra_info(self, name: str) -> Any:
         return None
@@ -306,6 +312,75 @@ def test_closing_the_transport_ends_a_request_that_is_just_connecting(
         client.get("http://a.test/")
     assert [wire.closed for wire in wires] == [True]
     assert transport.statistics().in_use == 0
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_closing_the_transport_wakes_a_thread_that_is_reading(library: Library, encrypted: bool) -> None:
+    """It slept on until its read timeout, or for ever without one, because closing a descriptor wakes nobody."""
+
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await peer.reader.read(-1)
+
+    authority = trustme.CA()
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(tls)
+    with ScriptedServer(handler, tls=tls if encrypted else None) as server:
+        transport = library.bound.PooledTransport(verify=False, trust_env=False)
+        client = library.client.Client(transport=transport, timeout=None)
+        outcome: list[Any] = []
+
+        def read() -> None:
+            try:
+                client.post(server.url)
+            except Exception as error:
+                outcome.append(error)
+
+        thread = threading.Thread(target=read, daemon=True)
+        thread.start()
+        server.wait_for_requests(1)
+        transport.close()
+        thread.join(PATIENCE)
+        assert [type(error) for error in outcome] in ([library.client.RemoteProtocolError], [library.client.ReadError])
+        assert transport.statistics().in_use == 0
+        server.settle()
+        transport.close()
+
+
+def test_closing_the_transport_closes_what_was_dropped_but_not_given_back_yet(library: Library) -> None:
+    with ScriptedServer(keep_alive) as server:
+        transport = library.bound.PooledTransport(verify=False, trust_env=False)
+        connections = transport._sync_pool.connections
+        dropped = transport.handle_request(library.client.Request("GET", server.url, extensions={"timeout": {}}))
+        [place] = connections.places
+        with connections.lock:
+            del dropped
+            gc.collect()
+        assert place.stream.get_extra_info("socket").fileno() >= 0
+        transport.close()
+        assert place.stream.get_extra_info("socket").fileno() == -1
+
+
+def test_closing_the_transport_closes_what_was_granted_to_one_who_did_not_wake_up_yet(library: Library) -> None:
+    with ScriptedServer(keep_alive) as server:
+        transport = library.bound.PooledTransport(max_connections=1, verify=False, trust_env=False)
+        pool, request = transport._sync_pool, library.client.Request("GET", server.url, extensions={"timeout": {}})
+        response = transport.handle_request(request)
+        waiter = pool.connections.acquire(pool.prepared(request)[1])
+        response.read()
+        place = waiter.place
+        transport.close()
+        with pytest.raises(library.client.PoolTimeout, match="the transport was closed"):
+            pool.granted(waiter, True, request)
+        assert place.stream.get_extra_info("socket").fileno() == -1
+
+
+def test_what_is_interrupted_after_it_was_closed_stays_closed(library: Library) -> None:
+    ours, peer = socket.socketpair()
+    stream = SyncStream(library.core, ours)
+    stream.close()
+    stream.interrupt()
+    peer.close()
 
 
 def test_an_error_while_closing_a_response_ends_its_connection(library: Library) -> None:

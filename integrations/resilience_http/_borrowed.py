@@ -5,6 +5,7 @@ Its pool breaks for good when requests that queue in it are cancelled. Behind th
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -18,16 +19,22 @@ _NO_LIMIT = 2**62
 
 
 class Borrowed:
-    """One transport of the library, made at its first use. `proxy` is what the library takes for one."""
+    """Transports of the library, made at their first use. `proxy` is what the library takes for one.
+
+    One serves all threads, and one each event loop, because connections die with their loop. After a fork the child
+    starts afresh; what it inherited is kept, so that no destructor there touches the sockets of the parent.
+    """
 
     def __init__(self, options: Options, proxy: Any) -> None:
         self._options = options
         self._proxy = proxy
         self._client = options.binding.client
-        self._transports: dict[str, Any] = {}
+        self._transports: dict[asyncio.AbstractEventLoop | None, Any] = {}  # None: that of the threads
+        self._inherited: list[Any] = []
         self._bulkhead = Bulkhead(
             options.max_connections or _NO_LIMIT, max_queue=options.max_queue, max_wait=None, clock=options.clock
         )
+        self._generation = self._bulkhead._machine.generation
         self._bodies = {
             kind: type("ResponseStream", (HeldBody, getattr(self._client, kind)), {})
             for kind in ("AsyncByteStream", "SyncByteStream")
@@ -35,7 +42,7 @@ class Borrowed:
 
     async def ahandle(self, request: Any) -> Any:
         """Send the request of a task."""
-        transport = self._transport("AsyncHTTPTransport")
+        transport = self._transport(asyncio.get_running_loop())
         permit = self._admit(request)
         if type(permit) is Wait:
             try:
@@ -52,7 +59,7 @@ class Borrowed:
 
     def handle(self, request: Any) -> Any:
         """Send the request of a thread."""
-        transport = self._transport("HTTPTransport")
+        transport = self._transport(None)
         permit = self._admit(request)
         if type(permit) is Wait:
             try:
@@ -68,14 +75,16 @@ class Borrowed:
         return response
 
     async def aclose(self) -> None:
-        """Close what was opened for tasks."""
-        transport = self._transports.pop("AsyncHTTPTransport", None)
+        """Close what was opened for tasks of this event loop."""
+        self._leave_to_the_parent()
+        transport = self._transports.pop(asyncio.get_running_loop(), None)
         if transport is not None:
             await transport.aclose()
 
     def close(self) -> None:
         """Close what was opened for threads."""
-        transport = self._transports.pop("HTTPTransport", None)
+        self._leave_to_the_parent()
+        transport = self._transports.pop(None, None)
         if transport is not None:
             transport.close()
 
@@ -91,26 +100,41 @@ class Borrowed:
         refused: Exception = self._client.PoolTimeout(f"no connection: {self._bulkhead!r}", request=request)
         return refused
 
-    def _transport(self, kind: str) -> Any:
-        transport = self._transports.get(kind)
+    def _transport(self, loop: asyncio.AbstractEventLoop | None) -> Any:
+        self._leave_to_the_parent()
+        transport = self._transports.get(loop)
         if transport is None:
-            options = self._options
-            transport = self._transports[kind] = getattr(self._client, kind)(
-                verify=options.context,
-                http1=options.http1,
-                http2=options.http2,
-                limits=self._client.Limits(
-                    max_connections=options.max_connections,
-                    max_keepalive_connections=options.max_idle,
-                    keepalive_expiry=options.keepalive_expiry,
-                ),
-                proxy=self._proxy,
-                uds=options.uds,
-                local_address=options.local_address,
-                retries=options.retries,
-                socket_options=options.socket_options or None,
-            )
+            for other in [*self._transports]:
+                if other is not None and other.is_closed():
+                    self._transports.pop(other, None)
+            # Another thread may have been faster.
+            made = self._made("HTTPTransport" if loop is None else "AsyncHTTPTransport")
+            transport = self._transports.setdefault(loop, made)
         return transport
+
+    def _leave_to_the_parent(self) -> None:
+        generation = self._bulkhead._machine.generation
+        if generation != self._generation:
+            self._inherited.append(self._transports)
+            self._transports, self._generation = {}, generation
+
+    def _made(self, kind: str) -> Any:
+        options = self._options
+        return getattr(self._client, kind)(
+            verify=options.context,
+            http1=options.http1,
+            http2=options.http2,
+            limits=self._client.Limits(
+                max_connections=options.max_connections,
+                max_keepalive_connections=options.max_idle,
+                keepalive_expiry=options.keepalive_expiry,
+            ),
+            proxy=self._proxy,
+            uds=options.uds,
+            local_address=options.local_address,
+            retries=options.retries,
+            socket_options=options.socket_options or None,
+        )
 
 
 class HeldBody:

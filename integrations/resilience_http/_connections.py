@@ -198,16 +198,16 @@ class Connections(Machine):
     def abandon(self) -> list[Place]:
         """Start afresh: nothing is in use, nobody waits, no result of before counts. Returns what is to be closed."""
         with self.lock:
+            woken = self.caught_up_locked()  # what was dropped has nobody else to close it
             waiters = [waiter for host in self.hosts.values() for waiter in host.waiting]
             places = [*self.places]
             for waiter in waiters:
                 waiter.granted = True  # nothing: it wakes up with no place
-            self.late.clear()
             self.doomed.clear()
             self.generation += 1
             self._empty()
-        for waiter in waiters:
-            waiter.wake()
+        for ticket in (*woken, *waiters):
+            ticket.wake()
         return places
 
     def statistics(self) -> ConnectionStatistics:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -44,11 +45,18 @@ class Dialect:
 
     def is_transient(self, error: Exception) -> bool:
         """Whether an exception may pass: a failure of the transport, or an attempt that took too long."""
-        return isinstance(error, (self.transport, CallTimeoutError)) and not isinstance(error, self.hopeless)
+        if not isinstance(error, (self.transport, CallTimeoutError)) or isinstance(error, self.hopeless):
+            return False
+        return not _is_distrust(error)
 
-    def blames_the_server(self, error: BaseException) -> bool:
-        """Whether an exception says something about the server; a bug of the caller or a full pool does not."""
-        return isinstance(error, (self.transport, CallTimeoutError, OSError)) and not isinstance(error, self.local)
+    def blames_the_server(self, error: BaseException, request: Any) -> bool:
+        """Whether an exception says something about the server; a bug of the caller or a full pool does not.
+
+        A bare error of the system may also come from what the caller's body is read from, a file for example.
+        """
+        if isinstance(error, (self.transport, CallTimeoutError)):
+            return not isinstance(error, self.local)
+        return isinstance(error, OSError) and isinstance(request.stream, self.client.ByteStream)
 
     def translated(self, error: BaseException, request: Any) -> BaseException:
         """The error of this library for one of the toolkit, with `request` attached; any other as it is."""
@@ -61,3 +69,11 @@ class Dialect:
         translation.__cause__ = error.__cause__
         translation.__suppress_context__ = True
         return translation
+
+
+def _is_distrust(error: BaseException) -> bool:
+    """Whether the server's certificate was not accepted, which the next attempt would not change."""
+    link: BaseException | None = error
+    for _ in range(2):  # the client library's, the core library's, and then that of the encryption
+        link = link and (link.__cause__ or link.__context__)
+    return isinstance(link, ssl.SSLCertVerificationError)

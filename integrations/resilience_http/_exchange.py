@@ -7,7 +7,7 @@ from typing import Any
 
 from resilience import deadline
 
-from ._connections import Connections, ConnectionStatistics, Place, Waiter
+from ._connections import LEASED, Connections, ConnectionStatistics, Place, Waiter
 from ._options import Options
 from .methods import IDEMPOTENT_METHODS
 
@@ -60,11 +60,20 @@ class Pool:
     def forget(self) -> None:
         """Close everything, whoever uses it. Those that wait are told so."""
         for place in self.connections.abandon():
-            if place.stream is not None:
+            if place.stream is None:
+                continue
+            if place.state is LEASED:
+                place.stream.interrupt()  # its request closes it, as soon as it notices
+            else:
                 place.stream.close()
 
     def prepared(self, request: Any) -> tuple[Any, Hashable]:
         """The request for the core library, and what its connection has to be good for."""
+        if not isinstance(request, self.binding.client.Request):
+            kind = type(request)
+            raise TypeError(
+                f"this transport is for clients of {self.binding.name}, not for a {kind.__module__} request"
+            )
         url, core = request.url, self.core
         scheme, host, port = url.raw_scheme, url.raw_host, url.port
         default = _DEFAULT_PORTS.get(scheme)
@@ -124,7 +133,10 @@ class Pool:
         """What the waiter waited for; PoolTimeout if that was in vain."""
         place = waiter.place if granted else self.connections.withdraw(waiter)
         waiter.granted = False  # taken: a wake-up that comes after our loop has closed gives nothing back
-        if place is None or place.generation != self.connections.generation:
+        if place is not None and place.generation != self.connections.generation:
+            self.release(place, False)
+            place = None
+        if place is None:
             raise self.in_vain("the transport was closed" if granted else "no connection became free in time", request)
         return place
 

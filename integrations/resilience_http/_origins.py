@@ -12,8 +12,6 @@ from resilience._machine import SUCCESS
 
 OriginKey = tuple[str, bytes, int | None]
 
-_DEFAULT_PORTS = {"http": 80, "https": 443}
-
 
 class Origin(Pipeline):
     """What guards one origin; either layer may be missing. It is at rest when both are."""
@@ -74,18 +72,17 @@ def origin_of(url: Any) -> OriginKey:
     return (url.scheme, url.raw_host, url.port)
 
 
-def parsed_origin(text: str) -> OriginKey:
-    """The key for an origin given as text; ValueError if it is none."""
-    scheme, separator, rest = text.partition("://")
-    host, colon, port = rest.rpartition(":")
-    if not colon or port.endswith("]"):
-        host, port = rest, ""
-    host = host.strip("[]").lower()
-    if not separator or not scheme or not host or "/" in rest or (port and not port.isdecimal()):
-        raise ValueError(f'origin must be like "https://api.example.com" or "http://host:8080", not {text!r:.60}')
-    number = int(port) if port else None
-    scheme = scheme.lower()
-    return (scheme, host.encode("idna"), None if number == _DEFAULT_PORTS.get(scheme) else number)
+def parsed_origin(text: Any, client: Any) -> OriginKey:
+    """The key for an origin given as text or as a URL of the library; ValueError if it is none."""
+    if not isinstance(text, (str, client.URL)):
+        raise TypeError(f"origin must be text or a {client.__name__}.URL, not {_arguments.shown(text)}")
+    try:
+        url = client.URL(text)
+    except client.InvalidURL:
+        url = client.URL()
+    if not url.scheme or not url.host or url.userinfo or url.raw_path not in (b"", b"/") or url.fragment:
+        raise ValueError(f'origin must be like "https://api.example.com" or "http://host:8080", not {str(text)!r:.60}')
+    return origin_of(url)
 
 
 def kept_origins(

@@ -112,11 +112,14 @@ class Resilient(Sending):
         self._each = Timeout(None, name="attempt timeout")
         self._draining = Timeout(None, name="draining")
 
-    def breaker(self, origin: str) -> CircuitBreaker | None:
-        """The breaker of an origin such as "https://api.example.com", made now if there is none yet."""
+    def breaker(self, origin: Any) -> CircuitBreaker | None:
+        """The breaker of an origin such as "https://api.example.com", made now if there is none yet.
+
+        A URL of the library will do as well, the `base_url` of a client for example.
+        """
         return self._origin(origin).breaker
 
-    def bulkhead(self, origin: str) -> Bulkhead | None:
+    def bulkhead(self, origin: Any) -> Bulkhead | None:
         """The bulkhead of an origin, made now if there is none yet."""
         return self._origin(origin).bulkhead
 
@@ -174,8 +177,8 @@ class Resilient(Sending):
 
     # -- private -------------------------------------------------------------------------------------------------------
 
-    def _origin(self, text: str) -> Origin:
-        origin = self._origins.layer(parsed_origin(text))
+    def _origin(self, text: Any) -> Origin:
+        origin = self._origins.layer(parsed_origin(text, self.dialect.client))
         assert isinstance(origin, Origin)
         return origin
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from resilience import Bulkhead, CircuitBreaker, RateLimiter
 from resilience._directory import Entry
+from resilience._layer import restore
 from resilience._machine import ABANDONED, FAILURE, SUCCESS
 from resilience._timers import grain_of
 from resilience.deadline import Deadline, ambient
@@ -110,7 +111,8 @@ class Held:
         breaker, self.breaker = self.breaker, None
         limiter, self.limiter = self.limiter, None
         if breaker is not None:
-            if isinstance(error, Exception) and not self._transport.dialect.blames_the_server(error):
+            dialect = self._transport.dialect
+            if isinstance(error, Exception) and not dialect.blames_the_server(error, self._request):
                 breaker.settle(self.permit, ABANDONED)
             else:
                 breaker._fail(self.permit, error)
@@ -128,20 +130,23 @@ class Held:
 
     def __iter__(self) -> Iterator[bytes]:
         # A plain thread cannot be interrupted, so the deadline is looked at before each chunk; the chunk itself is
-        # bounded by the read timeout.
+        # bounded by the read timeout, and with a `PooledTransport` by the deadline as well.
         try:
             chunks = iter(self.stream)
             while True:
                 self._check()
+                token = ambient.set(self._nearest())  # so that the connection looks at it too
                 try:
                     chunk = next(chunks)
                 except StopIteration:
                     return
+                finally:
+                    restore(ambient, token)
                 yield chunk
         except GeneratorExit:
             raise
         except BaseException as error:
-            self.broken(error, self._own or ambient.get())
+            self.broken(error, self._nearest())
             raise
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -157,7 +162,7 @@ class Held:
         except GeneratorExit:
             raise
         except BaseException as error:
-            self.broken(error, self._own or ambient.get())
+            self.broken(error, self._nearest())
             raise
         finally:
             close = getattr(chunks, "aclose", None)
@@ -198,6 +203,13 @@ class Held:
             await self.stream.aclose()
         finally:
             self.release()
+
+    def _nearest(self) -> Deadline | None:
+        """The request's own deadline or the one around its reader, whichever is nearer."""
+        own, around = self._own, ambient.get()
+        if own is None or around is None:
+            return own or around
+        return own if own.remaining() < around.remaining() else around
 
     def _check(self) -> None:
         for deadline in (self._own, ambient.get()):

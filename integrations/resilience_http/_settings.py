@@ -62,15 +62,15 @@ class Settings:
         return replace(self, **changes)
 
     def _attempts(self, name: str, value: Any) -> Retry | None:
-        if isinstance(value, bool):
-            return self.retry if value else None
+        if value is False:
+            return None
         if not isinstance(value, int):
             raise TypeError(f"{name} must be True, False or a number of attempts, not {_arguments.shown(value)}")
-        if not 1 <= value <= _MOST_ATTEMPTS:
+        if value is not True and not 1 <= value <= _MOST_ATTEMPTS:
             raise ValueError(f"{name} must be from 1 to {_MOST_ATTEMPTS} attempts, not {_arguments.shown(value)}")
         if self.retry is None:
             raise ValueError(f"{name} cannot be {value}: the transport was made with retry=None")
-        return self.retry.with_(attempts=value)
+        return self.retry if value is True else self.retry.with_(attempts=value)
 
 
 def flag(name: str, value: object) -> bool:

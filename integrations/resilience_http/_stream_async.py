@@ -110,6 +110,8 @@ class AsyncStream(asyncio.Protocol):
             except RuntimeError:  # the loop is closed, and it alone can close the socket; so at least tell the peer
                 self._shut()
 
+    interrupt = close  # whoever waits for it is woken
+
     def _shut(self) -> None:
         raw = self._transport.get_extra_info("socket")
         try:

@@ -1,7 +1,8 @@
 """A blocking socket, as the network stream that the core library reads and writes.
 
 It knows whether anything was sent or received since the request began, which decides whether the request may be
-repeated on another connection.
+repeated on another connection. Nothing interrupts a thread, so no step waits longer than the current deadline allows:
+a peer that sends one byte now and then would else begin each timeout anew.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import select
 import socket
 import ssl
 from typing import Any
+
+from resilience import deadline
 
 
 class SyncStream:
@@ -28,7 +31,7 @@ class SyncStream:
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Up to `max_bytes` bytes; none at the end. Waits for at most `timeout` seconds."""
         try:
-            self._socket.settimeout(timeout)
+            self._socket.settimeout(_within_the_deadline(timeout))
             data = self._socket.recv(max_bytes)
         except TimeoutError as error:
             raise self._core.ReadTimeout(str(error)) from error
@@ -43,7 +46,7 @@ class SyncStream:
         left = memoryview(buffer)
         try:
             while left:
-                self._socket.settimeout(timeout)
+                self._socket.settimeout(_within_the_deadline(timeout))
                 count = self._socket.send(left)
                 self.sent = True
                 left = left[count:]
@@ -57,13 +60,24 @@ class SyncStream:
         """Close the socket at once."""
         self._socket.close()
 
+    def interrupt(self) -> None:
+        """End the connection under another thread that may be reading: it wakes up, and closes the socket itself.
+
+        Closing it here would not wake that thread, and its descriptor could become that of another connection.
+        """
+        try:
+            # Not the method of an encrypted socket, which would let that thread go on reading without decryption.
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+        except OSError:
+            pass  # closed already, or about to be encrypted
+
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> SyncStream:
         """Begin to encrypt; the stream stays the same."""
         plain = self._socket
         try:
-            plain.settimeout(timeout)
+            plain.settimeout(_within_the_deadline(timeout))
             self._socket = ssl_context.wrap_socket(plain, server_hostname=server_hostname)
         except BaseException as error:
             plain.close()
@@ -102,12 +116,11 @@ def connect(
     raw: socket.socket | None = None
     try:
         if uds is None:
-            source = None if local_address is None else (local_address, 0)
-            raw = socket.create_connection((host, port), timeout, source_address=source)
+            raw = _connected(host, port, local_address, timeout)
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         else:
             raw = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            raw.settimeout(timeout)
+            raw.settimeout(_within_the_deadline(timeout))
             raw.connect(uds)
         for option in options:
             raw.setsockopt(*option)
@@ -120,6 +133,42 @@ def connect(
             raise core.ConnectError(str(error)) from error
         raise
     return SyncStream(core, raw)
+
+
+def _connected(host: str, port: int, local_address: str | None, timeout: float | None) -> socket.socket:
+    """A socket to the first address that answers: `timeout` is for each of them, the deadline for all together.
+
+    `socket.create_connection` would not look at the deadline in between.
+    """
+    first: OSError | None = None
+    try:
+        for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            raw = socket.socket(family, kind, protocol)
+            try:
+                raw.settimeout(_within_the_deadline(timeout))
+                if local_address is not None:
+                    raw.bind((local_address, 0))
+                raw.connect(address)
+            except BaseException as error:
+                raw.close()
+                if not isinstance(error, OSError):
+                    raise
+                first = first or error
+            else:
+                return raw
+        raise first or OSError(f"{host} has no address")
+    finally:
+        del first  # its traceback holds this frame
+
+
+def _within_the_deadline(timeout: float | None) -> float | None:
+    """`timeout`, or the seconds that are left if these are fewer. A TimeoutError if none are."""
+    left = deadline.remaining()
+    if left is None or (timeout is not None and timeout <= left):
+        return timeout
+    if left <= 0.0:
+        raise TimeoutError("the deadline has passed")
+    return left
 
 
 def readable(raw: Any) -> bool:

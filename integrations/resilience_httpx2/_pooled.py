@@ -23,6 +23,9 @@ class PooledTransport(Pooled, httpx2.AsyncBaseTransport, httpx2.BaseTransport):
     half-way is sent again if that cannot do harm. The client's own `verify`, `cert`, `limits`, `proxy` and so on
     are ignored by httpx2 when a transport is given, so they are parameters here, with the meaning they have there.
 
+    In a thread every step, whatever its timeout, ends at the current deadline (`resilience.Timeout`); a task is
+    cancelled then. `close()` wakes the threads that are still reading.
+
     HTTP/2 and proxies (given, or found in the environment with `trust_env`) go through the library's own transport.
     Its HTTP/2 connections are safe for the tasks of a loop but not for threads: two that send at the same time may take
     the same stream, and their requests end in a `RemoteProtocolError`. With `http2`, give each thread a client.

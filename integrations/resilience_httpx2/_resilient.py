@@ -26,9 +26,10 @@ class ResilientTransport(Resilient, httpx2.AsyncBaseTransport, httpx2.BaseTransp
     One object serves `httpx2.Client` and `httpx2.AsyncClient`. From the outside in:
 
     * a total `timeout` (seconds, None: no limit) for one request, its retries and the body of its response. A redirect
-      and each step of an authentication are requests of their own. A task is cut off at once; a thread notices between
-      two chunks of the body, so there the promise is the timeout plus one read timeout, and the resolution of names is
-      not covered. `extensions={"resilience": {"timeout": None}}` frees a long stream;
+      and each step of an authentication are requests of their own. A task is cut off at once, and so is
+      a thread that waits for its connection. But there the resolution of names is not covered, and an `inner` that does
+      not ask for the deadline, and proxies and HTTP/2, are only cut off by their read timeout or between two chunks.
+      `extensions={"resilience": {"timeout": None}}` frees a long stream;
     * `retry`, with a `budget` that all requests share: errors of the transport and the statuses 408, 429, 500, 502, 503
       and 504, `Retry-After` honoured. Only what may be sent twice is: idempotent methods, requests with an
       `Idempotency-Key` or `extensions={"resilience": {"idempotent": True}}`, and whatever provably never reached the
@@ -40,13 +41,15 @@ class ResilientTransport(Resilient, httpx2.AsyncBaseTransport, httpx2.BaseTransp
     * `rate_limiter`, whose `key` and `cost` are called with the request;
     * a bulkhead for each origin, made by `bulkhead(origin)`; standard are 100 requests and a queue of 1000. A slot is
       taken until the response is closed;
-    * an `attempt_timeout` (seconds) up to the headers of each response. The timeouts of the client are cut to what is
-      left of both.
+    * an `attempt_timeout` (seconds) up to the headers of each response: sending a large body has to fit in as well. The
+      timeouts of the client are cut to what is left of both.
 
     At most `max_hosts` origins are remembered. With `propagate` the correlation id, the bound trace context, the
     remaining time and the number of the attempt travel as headers, unless the request has them. `inner` is the
     transport that sends; if it is None, a `PooledTransport` is made with `verify`, `cert`, `http2`, `limits`, `proxy`,
     `trust_env`, `local_address`, `uds` and `socket_options`, because a client ignores its own beside `transport=`.
+    Mock libraries that take the place of httpx2's own transport do not see that one: in tests, let `inner` be a
+    `httpx2.HTTPTransport()` or a `httpx2.MockTransport(…)`.
 
     `extensions={"resilience": {…}}` changes `timeout`, `attempt_timeout`, `retry` (False, or a number of attempts),
     `idempotent` and `propagate` for one request.

@@ -114,9 +114,10 @@ def test_a_wrong_override_is_refused_before_anything_is_sent(
     assert transport.statistics().created == 0
 
 
-def test_attempts_cannot_be_asked_for_where_there_is_no_retry(kit: Kit) -> None:
-    with pytest.raises(ValueError, match="retry=None"):
-        kit.request(kit.transport(kit.server(Answer(200)), retry=None), extensions={"resilience": {"retry": 3}})
+@pytest.mark.parametrize("retry", [True, 3])
+def test_attempts_cannot_be_asked_for_where_there_is_no_retry(kit: Kit, retry: Any) -> None:
+    with pytest.raises(ValueError, match=f"cannot be {retry}: the transport was made with retry=None"):
+        kit.request(kit.transport(kit.server(Answer(200)), retry=None), extensions={"resilience": {"retry": retry}})
 
 
 @pytest.mark.parametrize(

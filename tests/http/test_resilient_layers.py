@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -68,6 +68,22 @@ def test_of_other_errors_only_those_of_the_system_count(kit: Kit, error: BaseExc
     with pytest.raises(type(error)):
         kit.request(transport)
     assert counts(transport)[1] == failures
+    assert transport.statistics().in_use == 0
+
+
+def test_a_file_that_cannot_be_read_while_it_is_sent_is_not_the_fault_of_the_server(kit: Kit) -> None:
+    def plain() -> Iterator[bytes]:
+        yield b"a"
+        raise OSError("the disk is gone")
+
+    async def asynchronous() -> AsyncIterator[bytes]:
+        for part in plain():
+            yield part
+
+    transport = kit.transport(kit.server(Answer(200)))
+    with pytest.raises(OSError, match="the disk is gone"):
+        kit.request(transport, "PUT", content=asynchronous() if kit.colour.is_async else plain())
+    assert counts(transport)[1] == 0
     assert transport.statistics().in_use == 0
 
 
@@ -356,16 +372,30 @@ def test_an_origin_in_use_is_not_forgotten(kit: Kit) -> None:
         ("http://[::1]:8080", "http://[::1]:8080"),
         ("http://[::1]", "http://[::1]"),
         ("http://bücher.example", "http://xn--bcher-kva.example"),
+        ("http://straße.example", "http://xn--strae-oqa.example"),
     ],
 )
 def test_an_origin_is_named_as_in_a_url(kit: Kit, origin: str, name: str) -> None:
     transport = kit.transport(kit.server(Answer(200)))
     kit.request(transport, url=f"{origin}/x")
     assert transport.breaker(origin).name == name
+    assert transport.breaker(f"{origin}/") is transport.breaker(kit.library.URL(origin)) is transport.breaker(origin)
     assert transport.statistics().created == 1
 
 
-@pytest.mark.parametrize("origin", ["", "api.example.com", "https://", "https://a/b", "https://a:x", "://a"])
+@pytest.mark.parametrize("origin", [None, 5, b"https://a.example"])
+def test_what_is_no_text_is_no_origin(kit: Kit, origin: Any) -> None:
+    with pytest.raises(TypeError, match=f"origin must be text or a {kit.library.__name__}.URL, not "):
+        kit.transport(kit.server(Answer(200))).bulkhead(origin)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *("", "api.example.com", "https://", "https://a/b", "https://a/?b", "https://a/#b", "https://a:x", "://a"),
+        *("https://me:secret@a", f"https://{'ä' * 80}.example"),
+    ],
+)
 def test_what_is_no_origin_is_refused(kit: Kit, origin: str) -> None:
     with pytest.raises(ValueError, match="origin must be like"):
         kit.transport(kit.server(Answer(200))).breaker(origin)

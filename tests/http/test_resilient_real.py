@@ -15,9 +15,10 @@ import pytest
 import tenacity
 import trustme
 
-from resilience import Bulkhead, CircuitOpenError, Retry, Timeout, bound
+from resilience import Bulkhead, CallTimeoutError, CircuitOpenError, Retry, Timeout, bound
 from tests.http.real_service import Application, serving
 from tests.http.scripted import LIBRARIES
+from tests.http_servers import Peer, ScriptedServer, keep_alive
 
 SOON = 0.3  # seconds: a limit that is meant to be reached
 PATIENCE = 20.0  # seconds: a limit that is not
@@ -132,6 +133,78 @@ def test_a_body_that_never_ends_is_cut_off(real: Real, path: str) -> None:
     assert transport.breaker(real.url).statistics().failures == 1
 
 
+@pytest.mark.parametrize(
+    "beginning",
+    [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n3;x="],
+    ids=["in the headers", "between two chunks"],
+)
+@pytest.mark.parametrize("around", [False, True])
+def test_one_byte_now_and_then_does_not_outlast_the_timeout(real: Real, beginning: bytes, around: bool) -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(beginning)
+        while True:
+            await peer.send(b"a")
+            await asyncio.sleep(0.02)
+
+    with ScriptedServer(handler) as server:
+        transport = real.transport(timeout=PATIENCE if around else SOON, attempt_timeout=None, retry=None)
+        limit = Timeout(SOON) if around else Timeout(None)
+
+        def scenario(client: Any) -> Any:
+            return limit.call(client.get, server.url)
+
+        with pytest.raises((real.package.HTTPCallTimeoutError, CallTimeoutError)) as caught:
+            real.run(scenario, transport)
+        assert isinstance(caught.value, CallTimeoutError)
+        assert caught.value.timeout == SOON
+        assert transport.statistics().in_use == 0
+
+
+def test_a_reader_in_more_of_a_hurry_than_the_request_is_told_by_whom_it_was_cut_off(real: Real) -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nab")
+        await peer.reader.read(-1)
+
+    with ScriptedServer(handler) as server:
+        limit = Timeout(SOON, name="hurry")
+
+        def plain(client: Any) -> None:
+            with client.stream("GET", server.url) as response:
+                limit.call(response.read)
+
+        async def asynchronous(client: Any) -> None:
+            async with client.stream("GET", server.url) as response:
+                await limit.call(response.aread)
+
+        with pytest.raises(CallTimeoutError) as caught:
+            real.run(asynchronous if real.is_async else plain)
+        assert (caught.value.policy, caught.value.timeout) == ("hurry", SOON)
+
+
+def test_a_reader_with_time_does_not_lengthen_the_time_of_the_request(real: Real) -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nab")
+        await peer.reader.read(-1)
+
+    with ScriptedServer(handler) as server:
+        limit, request_limit = Timeout(2 * PATIENCE, name="patient"), {"resilience": {"timeout": SOON}}
+
+        def plain(client: Any) -> None:
+            with client.stream("GET", server.url, extensions=request_limit) as response:
+                limit.call(response.read)
+
+        async def asynchronous(client: Any) -> None:
+            async with client.stream("GET", server.url, extensions=request_limit) as response:
+                await limit.call(response.aread)
+
+        with pytest.raises(real.package.HTTPCallTimeoutError) as caught:
+            real.run(asynchronous if real.is_async else plain)
+        assert caught.value.timeout == SOON
+
+
 def test_a_stream_that_is_left_early_leaves_its_slot(real: Real) -> None:
     transport = real.transport(bulkhead=lambda origin: Bulkhead(1))
 
@@ -189,3 +262,14 @@ def test_https_with_a_certificate_authority_of_ones_own(real: Real) -> None:
         with pytest.raises(real.library.ConnectError):
             real.run(lambda client: client.get(f"{url}/hello"), real.transport(retry=None))
         assert application.seen["/hello"] == 0
+
+
+def test_a_certificate_that_is_not_trusted_is_not_asked_for_again(real: Real) -> None:
+    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("localhost").configure_cert(server_side)
+    with ScriptedServer(keep_alive, tls=server_side) as server:
+        for inner in (None, real.library.AsyncHTTPTransport() if real.is_async else real.library.HTTPTransport()):
+            transport = real.transport(inner)
+            with pytest.raises(real.library.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+                real.run(lambda client: client.get(server.url), transport)
+            assert transport.breaker(server.url).statistics().failures == 1

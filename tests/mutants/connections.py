@@ -276,19 +276,25 @@ MUTANTS = [
     mutant("nobody looks again", "        if self.late:\n            self.unlocked()\n", "", CASES),
     # starting afresh
     mutant(
-        "starting afresh keeps what was handed over",
-        "            self.late.clear()\n            self.doomed",
-        "            self.doomed",
+        "starting afresh forgets what was handed over",
+        "            woken = self.caught_up_locked()  # what",
+        "            woken: list[Ticket] = []\n            self.late.clear()  # what",
         CASES,
     ),
     mutant(
         "starting afresh keeps what was doomed",
-        "            self.late.clear()\n            self.doomed.clear()\n",
-        "            self.late.clear()\n",
+        "            self.doomed.clear()\n            self.generation += 1\n            self._empty()\n        for ticket",
+        "            self.generation += 1\n            self._empty()\n        for ticket",
         CASES,
     ),
     mutant("starting afresh is the same generation", "            self.generation += 1\n", ""),
-    mutant("starting afresh wakes nobody", "            waiter.wake()\n", "            pass\n", CASES),
+    mutant("starting afresh wakes nobody", "            ticket.wake()\n", "            pass\n", CASES),
+    mutant(
+        "starting afresh wakes none of those with a grant",
+        "for ticket in (*woken, *waiters):",
+        "for ticket in waiters:",
+        CASES,
+    ),
     mutant(
         "starting afresh grants nothing to nobody",
         "                waiter.granted = True  # nothing",

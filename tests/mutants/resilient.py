@@ -12,6 +12,7 @@ HEADERS = "tests/http/test_resilient_headers.py"
 SWEEP = "tests/http/test_resilient_sweep.py"
 DRAINING = "tests/http/test_resilient_draining.py"
 ARGUMENTS = "tests/http/test_resilient_arguments.py"
+REAL = "tests/http/test_resilient_real.py"
 
 
 def mutant(name: str, file: str, old: str, new: str, *tests: str) -> Mutant:
@@ -89,7 +90,42 @@ MUTANTS = [
         "return repeatable or is_replayable(",
         RETRY,
     ),
-    mutant("mistakes of the caller are repeated", "_dialect", " and not isinstance(error, self.hopeless)", "", RETRY),
+    mutant("mistakes of the caller are repeated", "_dialect", " or isinstance(error, self.hopeless)", "", RETRY),
+    mutant(
+        "what a body is read from is blamed on the server",
+        "_dialect",
+        " and isinstance(request.stream, self.client.ByteStream)",
+        "",
+        LAYERS,
+    ),
+    mutant(
+        "a certificate that is not trusted is asked for again",
+        "_dialect",
+        "return not _is_distrust(error)",
+        "return True",
+        f"{REAL}::test_a_certificate_that_is_not_trusted_is_not_asked_for_again",
+    ),
+    mutant(
+        "the connection does not know the deadline of a body",
+        "_response",
+        "token = ambient.set(self._nearest())",
+        "token = ambient.set(ambient.get())",
+        f"{REAL}::test_one_byte_now_and_then_does_not_outlast_the_timeout",
+    ),
+    mutant(
+        "a reader in more of a hurry is not told who cut it off",
+        "_response",
+        "return own if own.remaining() < around.remaining() else around",
+        "return own",
+        f"{REAL}::test_a_reader_in_more_of_a_hurry_than_the_request_is_told_by_whom_it_was_cut_off",
+    ),
+    mutant(
+        "a deadline around the reader hides that of the request",
+        "_response",
+        "return own if own.remaining() < around.remaining() else around",
+        "return around",
+        f"{REAL}::test_a_reader_with_time_does_not_lengthen_the_time_of_the_request",
+    ),
     mutant(
         "a full pool is blamed on the server",
         "_dialect",
@@ -161,12 +197,12 @@ MUTANTS = [
     mutant(
         "every error is the server's",
         "_response",
-        "isinstance(error, Exception) and not self._transport.dialect.blames_the_server(error)",
+        "isinstance(error, Exception) and not dialect.blames_the_server(error, self._request)",
         "False",
         LAYERS,
     ),
     mutant(
-        "no error is the server's", "_response", "not self._transport.dialect.blames_the_server(error)", "True", LAYERS
+        "no error is the server's", "_response", "not dialect.blames_the_server(error, self._request)", "True", LAYERS
     ),
     mutant(
         "the limiter does not hear of errors",
@@ -485,6 +521,8 @@ MUTANTS = [
         "",
         LAYERS,
     ),
+    mutant("a password is part of an origin", "_origins", " or url.userinfo", "", LAYERS),
+    mutant("a path is part of an origin", "_origins", ' or url.raw_path not in (b"", b"/")', "", LAYERS),
     mutant("a layer is a factory", "_origins", " or isinstance(factory, Layer))", ")", ARGUMENTS),
     mutant(
         "an override is not checked", "_settings", "changes[key] = flag(name, value)", "changes[key] = value", ARGUMENTS
