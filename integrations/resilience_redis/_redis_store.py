@@ -79,11 +79,12 @@ class RedisStore(Store):
         self.close()
 
     def _execute(self, operations: list[Operation]) -> list[Any]:
-        replies = self._threads.exchange([packed(self._prefix, operation) for operation in operations])
+        end = self._threads.end()
+        replies = self._threads.exchange([packed(self._prefix, operation) for operation in operations], end)
         unknown = _unknown(replies)
         if unknown:  # the server was restarted, or its scripts were flushed
             again = [packed(self._prefix, operations[place], digest=False) for place in unknown]
-            for place, reply in zip(unknown, self._threads.exchange(again), strict=True):
+            for place, reply in zip(unknown, self._threads.exchange(again, end), strict=True):
                 replies[place] = reply
         return _understood(replies)
 
