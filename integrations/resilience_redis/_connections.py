@@ -14,9 +14,9 @@ from collections import deque
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
-from urllib.parse import quote
 
 from resilience._courier import Operation
+from resilience._keys import name_text
 from resilience.clock import Clock
 
 from ._scripts import DIGESTS, SCRIPTS
@@ -41,8 +41,7 @@ def packed(prefix: str, operation: Operation, *, digest: bool = True) -> bytes:
 
 def key_of(prefix: str, operation: Operation) -> bytes:
     """The key on which an operation works; its braces keep what belongs together in one slot of a cluster."""
-    name = quote(operation.name, safe="", errors="surrogatepass")
-    return f"{prefix}:{{{operation.machine}:{name}:{operation.key}}}".encode()
+    return f"{prefix}:{{{operation.machine}:{name_text(operation.name)}:{operation.key}}}".encode()
 
 
 def _packed(prefix: str, operation: Operation, digest: bool) -> bytes:
@@ -68,30 +67,43 @@ class Factory:
     """Makes connections of both colours from what a client or a URL says."""
 
     def __init__(self, client: Any) -> None:
+        self._client = client  # what its connections refer to lives as long as it
         pool = client.connection_pool
-        self._kind: type = pool.connection_class
+        kind: type = pool.connection_class
         self._options: dict[str, Any] = dict(pool.connection_kwargs)
-        root = self._kind.__module__.partition(".")[0]
-        self._sync = importlib.import_module(f"{root}.connection")
-        self._async = importlib.import_module(f"{root}.asyncio.connection")
+        # A connection of somebody's own descends from one of the library's.
+        root = next((one.__module__ for one in kind.__mro__ if one.__name__ == "AbstractConnection"), kind.__module__)
+        root = root.partition(".")[0]
+        sync = importlib.import_module(f"{root}.connection")
+        tasks = importlib.import_module(f"{root}.asyncio.connection")
+        self._sync = _of_colour(kind, sync)
+        self._async = _of_colour(kind, tasks)
         library = importlib.import_module(root)
         self.response_error: type[Exception] = library.ResponseError
-        kind = getattr(self._sync, self._kind.__name__, self._kind)
-        self._bounded: type = type(kind.__name__, (_BoundedLink, kind), {})
+        self._bounded = None if self._sync is None else type(kind.__name__, (_BoundedLink, self._sync), {})
         self._retries = tuple(
             importlib.import_module(f"{root}.{colour}").Retry(importlib.import_module(f"{root}.backoff").NoBackoff(), 0)
             for colour in ("retry", "asyncio.retry")
         )
+        # What a connection does not take is a mistake of whoever configured it, not trouble of the server's.
+        try:
+            self._made(kind, self._retries[self._sync is not kind], 1.0)
+        except Exception as error:
+            raise ValueError(f"server has settings of which no connection can be made: {error}") from error
 
     def for_threads(self, clock: Clock, timeout: float) -> Any:
         """A connection for threads, not connected yet: connecting may take `timeout` seconds, all in all."""
+        if self._bounded is None:
+            raise TypeError("a client for tasks whose connections have no counterpart for threads")
         link = self._made(self._bounded, self._retries[0], timeout)
         link.limits = Limits(clock, clock.now() + timeout)
         return link
 
     def for_tasks(self) -> Any:
         """A connection for tasks, not connected yet; who is too slow is cancelled."""
-        return self._made(getattr(self._async, self._kind.__name__, self._kind), self._retries[1], None)
+        if self._async is None:
+            raise TypeError("a client for threads whose connections have no counterpart for tasks")
+        return self._made(self._async, self._retries[1], None)
 
     def _made(self, kind: type, retry: Any, timeout: float | None) -> Any:
         options = {name: value for name, value in self._options.items() if name not in _OVERRULED}
@@ -99,6 +111,19 @@ class Factory:
         # Introducing the library by name costs two more answers at every connecting.
         link.driver_info = link.lib_name = link.lib_version = None
         return link
+
+
+def _of_colour(kind: type, module: Any) -> type | None:
+    """The class itself if it is of the colour of `module`, or what its nearest ancestor is called there.
+
+    None where there is no such thing: a sentinel's connections ask the sentinel in their own colour.
+    """
+    if issubclass(kind, module.AbstractConnection):
+        return kind
+    if any(one.__name__.startswith("Sentinel") for one in kind.__mro__):
+        return None
+    named = (getattr(module, one.__name__, None) for one in kind.__mro__)
+    return next((one for one in named if isinstance(one, type) and issubclass(one, module.AbstractConnection)), None)
 
 
 class Limits:
