@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from . import Mutant
 
-STORE = ("tests/test_store.py",)
+STORE = ("tests/test_store.py", "tests/test_store_closing.py")
+CLIENTS = ("tests/test_redis_clients.py",)
+TROUBLE = ("tests/test_redis_trouble.py",)
 RACES = ("tests/test_store_races.py",)
 POLICIES = ("tests/test_shared_policies.py",)
 SWEEP = ("tests/test_shared_hammer.py",)
 LIMITER = ("tests/machines/test_shared_limiter.py",)
 CIRCUIT = ("tests/machines/test_shared_circuit.py",)
 SCRIPTS = ("tests/machines/test_redis_scripts.py",)
+
+
+def remote(name: str, file: str, old: str, new: str, tests: tuple[str, ...]) -> Mutant:
+    return Mutant(f"redis: {name}", f"integrations/resilience_redis/{file}.py", old, new, tests)
 
 
 def mutant(name: str, file: str, old: str, new: str, tests: tuple[str, ...]) -> Mutant:
@@ -60,7 +66,7 @@ MUTANTS = [
     mutant("an interruption is trouble", "store", "self._gate.leave(permit, ABANDONED, error)", "self._gate.leave(permit, FAILURE, error)", STORE),
     mutant("slowness is no trouble", "store", "FAILURE if expired() else ABANDONED", "ABANDONED", STORE),
     mutant("a store is copied", "store", "    def __reduce_ex__(", "    def _reduce_ex(", STORE),
-    mutant("how long it refuses without asking is told as the pause", "_shared_circuit", "            self.refuses_until = -math.inf\n", "            self.refuses_until = min(self.refuses_until, self._heard_at + self._fresh)\n", POLICIES),
+    mutant("how long it refuses without asking is told as the pause", "_shared_circuit", "            self.refuses_until = -math.inf\n", "            self.refuses_until = min(self.refuses_until, self._heard_at + self._fresh)\n", STORE),
     mutant("a long name stays long", "_keys", 'return text if len(text) <= _LONGEST else "%"', 'return text if True else "%"', STORE),
     mutant("a failed reply is no trouble", "store", "SUCCESS if trouble is None else FAILURE", "SUCCESS", STORE),
     mutant("trouble is told each time", "store", "if verdict is FAILURE and store._healthy:", "if verdict is FAILURE:", STORE),
@@ -69,11 +75,23 @@ MUTANTS = [
     mutant("old loops are kept", "store", "                    self._lines.pop(number, None)", "                    pass", STORE),
     mutant("keys of different types are one", "_keys", '        return "b-" + quote', '        return "s-" + quote', STORE),
     mutant("parts of a key run together", "_keys", 'f"{len(part)}.{part}"', 'f"{part}"', STORE),
-    mutant("a long key stays long", "_keys", "if len(text) <= _LONGEST else", "if True else", STORE),
+    mutant("a long key stays long", "_keys", 'if len(text) <= _LONGEST else "h-"', 'if True else "h-"', STORE),
     mutant("a memory store has no bound", "_memory_store", "return len(self.states) < self._max_keys", "return True", STORE),
     mutant("a full memory store is swept each time", "_memory_store", "and now < self._next_look", "and False", STORE),
     mutant("what was told in between is not heard", "_memory_store", "        self._told.append(report)\n        self._hear()", "        self._told.append(report)", POLICIES),
     mutant("the child of a fork holds the parent's slots", "_memory_store", "            state.forked()", "            pass", STORE),
+    mutant("closing does not wait for the thread", "store", "        self.thread.flush()", "        pass", STORE),
+    mutant("closing does not wait for the loop", "store", "            await line.flush()\n", "", STORE),
+    mutant("a thread waits for itself", "_courier", "thread is threading.current_thread() or", "", STORE),
+    # the connections
+    remote("a dribbling server holds a thread", "_connections", "            self._socket.settimeout(self._limits.left())", "            pass", TROUBLE),
+    remote("each write has all the time", "_connections", "        while rest:\n            self._limit()", "        while rest:", CLIENTS),
+    remote("lost scripts have the time again", "_redis_store", "self._threads.exchange(again, end)", "self._threads.exchange(again, self._threads.end())", TROUBLE),
+    remote("a call that failed keeps its connection", "_connections", "        except BaseException:\n            await link.disconnect(nowait=True)\n            raise\n", "        finally:\n            pass\n", TROUBLE),
+    remote("settings are looked at when it is too late", "_connections", "            self._made(kind, self._retries[self._sync is not kind], 1.0)", "            pass", CLIENTS),
+    remote("a class of somebody's own is used in the wrong colour", "_connections", "    if issubclass(kind, module.AbstractConnection):", "    if True:", CLIENTS),
+    remote("a sentinel's connections are used as others", "_connections", 'if any(one.__name__.startswith("Sentinel") for one in kind.__mro__):', "if False:", CLIENTS),
+    remote("the client is forgotten", "_connections", "        self._client = client ", "        self._client = None ", CLIENTS),
     # the policies
     mutant("a wait in the store is not waited for", "_shared_limiter", "            if answer.wait <= 0.0:", "            if True:", POLICIES),
     mutant("a cancelled question keeps its tokens", "_shared_limiter", "failed, None if pays_later else undo)", "failed, None)", SWEEP + POLICIES),
