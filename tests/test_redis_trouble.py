@@ -140,8 +140,17 @@ def test_scripts_that_are_lost_cost_no_second_store_timeout(make: Callable[..., 
 
 
 def test_a_call_cancelled_at_any_moment_leaves_the_connections_in_order(make: Callable[..., RedisStore]) -> None:
+    links: list[Any] = []
+
     async def main() -> None:
         async with make(store_timeout=20.0) as store:
+            original = store._factory.for_tasks
+
+            def noted() -> Any:
+                links.append(original())
+                return links[-1]
+
+            store._factory.for_tasks = noted  # type: ignore[method-assign]
             for turns in itertools.count():
                 asked = asyncio.ensure_future(store.aask(take(f"k{turns}", 3.0)))
                 for _ in range(turns):
@@ -155,6 +164,8 @@ def test_a_call_cancelled_at_any_moment_leaves_the_connections_in_order(make: Ca
                 assert len(reply) == 7
             assert turns > 3
             assert store.available
+            idle = store._lines_of(asyncio.get_running_loop())._idle
+            assert {id(link) for link in links if link.is_connected} == {id(link) for link in idle}
 
     asyncio.run(main())
 

@@ -96,7 +96,7 @@ MUTANTS = [
     mutant("a wait in the store is not waited for", "_shared_limiter", "            if answer.wait <= 0.0:", "            if True:", POLICIES),
     mutant("a cancelled question keeps its tokens", "_shared_limiter", "failed, None if pays_later else undo)", "failed, None)", SWEEP + POLICIES),
     mutant("who gave up a reservation pays", "rate_limiter", "            wait.permit.forsake()", "            pass", SWEEP + POLICIES),
-    mutant("open is closed", "_shared_limiter", '                case "open":\n                    return _EXEMPT', '                case "open" if False:\n                    return _EXEMPT', STORE),
+    mutant("open is closed", "_shared_limiter", '            case "open":\n                return _EXEMPT', '            case "open" if False:\n                return _EXEMPT', STORE),
     mutant("blocks add to the burst", "_shared_limiter", "limit.allowance - held * limit.interval", "limit.allowance", POLICIES),
     mutant("a block is good for ever", "_local_tokens", "block is None or now >= block[1]", "block is None", POLICIES),
     mutant("a block is never used up", "_local_tokens", "            block[0] -= cost\n", "", POLICIES),
