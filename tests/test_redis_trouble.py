@@ -139,7 +139,9 @@ def test_scripts_that_are_lost_cost_no_second_store_timeout(make: Callable[..., 
     assert ends[0] == ends[1]
 
 
-def test_a_call_cancelled_at_any_moment_leaves_the_connections_in_order(make: Callable[..., RedisStore]) -> None:
+def test_a_journey_cancelled_at_any_moment_leaves_no_connection_in_the_middle_of_it(
+    make: Callable[..., RedisStore],
+) -> None:
     links: list[Any] = []
 
     async def main() -> None:
@@ -152,7 +154,7 @@ def test_a_call_cancelled_at_any_moment_leaves_the_connections_in_order(make: Ca
 
             store._factory.for_tasks = noted  # type: ignore[method-assign]
             for turns in itertools.count():
-                asked = asyncio.ensure_future(store.aask(take(f"k{turns}", 3.0)))
+                asked = asyncio.ensure_future(store._aexecute([take(f"k{turns}", 3.0)]))
                 for _ in range(turns):
                     await asyncio.sleep(0)
                 if asked.done():

@@ -87,7 +87,6 @@ MUTANTS = [
     remote("a dribbling server holds a thread", "_connections", "            self._socket.settimeout(self._limits.left())", "            pass", TROUBLE),
     remote("each write has all the time", "_connections", "        while rest:\n            self._limit()", "        while rest:", CLIENTS),
     remote("lost scripts have the time again", "_redis_store", "self._threads.exchange(again, end)", "self._threads.exchange(again, self._threads.end())", TROUBLE),
-    remote("a call that failed keeps its connection", "_connections", "        except BaseException:\n            await link.disconnect(nowait=True)\n            raise\n", "        finally:\n            pass\n", TROUBLE),
     remote("settings are looked at when it is too late", "_connections", "            self._made(kind, self._retries[self._sync is not kind], 1.0)", "            pass", CLIENTS),
     remote("a class of somebody's own is used in the wrong colour", "_connections", "    if issubclass(kind, module.AbstractConnection):", "    if True:", CLIENTS),
     remote("a sentinel's connections are used as others", "_connections", 'if any(one.__name__.startswith("Sentinel") for one in kind.__mro__):', "if False:", CLIENTS),
