@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import asgi, failure, hosts, http, memory, rejection, report, stacks, success, transport
+from . import asgi, failure, hosts, http, memory, redis, rejection, report, stacks, success, transport
 from .http_storm import Aftermath
 from .measure import Effort, Measured, measure
 from .memory import Footprint
@@ -39,6 +39,8 @@ def main() -> None:
     hosts.print_table(crowds, console)
     throughputs, storms = _http(options.only.lower(), http.QUICK if options.quick else http.FULL, console)
     http.print_tables(throughputs, storms, console)
+    shared = _redis(options.only.lower(), redis.QUICK if options.quick else redis.FULL, console)
+    redis.print_tables(shared, console)
     # RESULTS.md is always one whole and careful run, never a patchwork.
     if not (options.quick or options.only or options.no_write):
         today = datetime.now(UTC).date()
@@ -46,6 +48,7 @@ def main() -> None:
             report.markdown(results, footprints, effort, today),
             hosts.markdown(crowds),
             http.markdown(throughputs, storms),
+            redis.markdown(shared),
         )
         RESULTS.write_text("\n".join(parts), encoding="utf-8")
         console.print(f"wrote {RESULTS.name}")
@@ -74,6 +77,11 @@ def _footprints(only: str, keys: int, console: Console) -> list[Footprint]:
 def _http(only: str, effort: http.Effort, console: Console) -> tuple[list[http.Throughput], list[Aftermath]]:
     with console.status("") as status:
         return http.measure(only, effort, status.update)
+
+
+def _redis(only: str, effort: redis.Effort, console: Console) -> list[redis.Figure] | None:
+    with console.status("") as status:
+        return redis.measure(only, effort, status.update)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Shared state on a real server: throughput and latency beside `limits` and beside a bare EVALSHA of the same client.
 
 Every round times all contestants in turn; a ratio is taken within a round, and the median of the ratios is reported.
-`python -m benchmarks.redis` prints the table. It starts a redis-server of its own, on a free port of this machine.
+The redis-server is one of its own, on a free port of this machine.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -27,11 +28,51 @@ from rich.table import Table
 from resilience import RateLimiter
 from tests.redis_server import RedisServer, start
 
-CROWD, ROUNDS = 100, 7
+GROUP = "shared state"
+ABSENT = "redis-server is not installed, so nothing was measured of state shared through it."
+HEADINGS = ("what", "", "bar", "verdict")
+CROWD = 100
 UNLIMITED = 10_000_000.0
 BARE = ("-1", "take", "1.0", "1.0", "0.0", "1e+300", "1e-07", "1.0", "1.0")
 PATIENCE = 5.0  # seconds: what is measured is not who gives up on a busy machine
+TOLERANCE = 0.05  # seconds beyond `store_timeout` that a call may take
 Call = Callable[[], Awaitable[Any]]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How careful a run is."""
+
+    rounds: int
+    decisions: int  # in a crowd, a tenth of them alone
+    seconds: float  # of four processes at one limit
+
+
+FULL = Effort(rounds=7, decisions=3000, seconds=30.0)
+QUICK = Effort(rounds=3, decisions=500, seconds=2.0)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number, and the least or the most it should be."""
+
+    name: str
+    value: float
+    least: float | None = None
+    most: float | None = None
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether the bar holds; None where there is none."""
+        if self.least is None and self.most is None:
+            return None
+        return (self.least is None or self.value >= self.least) and (self.most is None or self.value <= self.most)
+
+    def cells(self) -> tuple[str, ...]:
+        bar = "" if self.least is None else f"≥ {self.least:g}"
+        bar = bar if self.most is None else f"≤ {self.most:g}"
+        value = f"{self.value:,.0f}" if self.value >= 100 else f"{self.value:.3f}"
+        return self.name, value, bar, "" if self.holds is None else "pass" if self.holds else "MISS"
 
 
 async def nothing() -> None:
@@ -58,7 +99,7 @@ async def alone(call: Call, count: int) -> float:
     return (time.perf_counter() - began) / count
 
 
-async def asynchronous(server: RedisServer) -> dict[str, float]:
+async def asynchronous(server: RedisServer, effort: Effort) -> list[Figure]:
     """Ratios and rates of the asynchronous rows."""
     client = redis.asyncio.Redis(port=server.port)
     script = await client.script_load(SCRIPTS["limiter"].decode())
@@ -78,41 +119,45 @@ async def asynchronous(server: RedisServer) -> dict[str, float]:
         latencies: dict[str, list[float]] = {"ours": [], "bare": []}
         for call in calls.values():
             await call()
-        for _ in range(ROUNDS):
+        for _ in range(effort.rounds):
             for name, call in calls.items():
-                rates[name].append(await in_a_crowd(call, 3000))
+                rates[name].append(await in_a_crowd(call, effort.decisions))
             for name, seconds in latencies.items():
-                seconds.append(await alone(calls[name], 300))
+                seconds.append(await alone(calls[name], effort.decisions // 10))
         await client.aclose()
-    return {
-        **{f"{name}, decisions per second": median(rates[name]) for name in calls},
-        "with 100 callers, times limits.aio": ratio(rates["ours"], rates["limits"]),
-        "the same with 1 % of the burst ahead": ratio(rates["ahead"], rates["limits"]),
-        "one uncontended decision, times a bare EVALSHA": ratio(latencies["ours"], latencies["bare"]),
-    }
+    return [
+        *(Figure(f"{name}: decisions per second with {CROWD} callers", median(rates[name])) for name in calls),
+        Figure("ours, times limits.aio", ratio(rates["ours"], rates["limits"]), least=3.0),
+        Figure("1 % of the burst taken ahead, times limits.aio", ratio(rates["ahead"], rates["limits"]), least=10.0),
+        Figure(
+            "latency of one uncontended decision, times a bare EVALSHA",
+            ratio(latencies["ours"], latencies["bare"]),
+            most=1.15,
+        ),
+    ]
 
 
-def synchronous(server: RedisServer) -> dict[str, float]:
+def synchronous(server: RedisServer, effort: Effort) -> list[Figure]:
     """The time of a plain decision beside a bare EVALSHA."""
     client = server.client()
     script: Any = client.script_load(SCRIPTS["limiter"].decode())
     with RedisStore(server.url, store_timeout=PATIENCE) as store:
         ours = RateLimiter(UNLIMITED, name="sync", store=store)(lambda: None)
         seconds: dict[str, list[float]] = {"ours": [], "bare": []}
-        for _ in range(ROUNDS):
+        for _ in range(effort.rounds):
             for name, taken in seconds.items():
                 began = time.perf_counter()
-                for _ in range(300):
+                for _ in range(effort.decisions // 10):
                     ours() if name == "ours" else client.evalsha(script, 1, "bare", *BARE)
                 taken.append(time.perf_counter() - began)
     client.close()
-    return {"sync, times a bare EVALSHA": ratio(seconds["ours"], seconds["bare"])}
+    return [Figure("sync: time of a decision, times a bare EVALSHA", ratio(seconds["ours"], seconds["bare"]), most=1.1)]
 
 
-def paused(server: RedisServer) -> dict[str, float]:
+def paused(server: RedisServer, effort: Effort) -> list[Figure]:
     """What callers notice of a server that stops answering, beside a limiter in memory."""
 
-    async def main() -> tuple[float, float]:
+    async def main() -> list[Figure]:
         async with RedisStore(server.url) as store:
             shared = RateLimiter(UNLIMITED, name="paused", store=store)(nothing)
             local = RateLimiter(UNLIMITED)(working)
@@ -124,12 +169,16 @@ def paused(server: RedisServer) -> dict[str, float]:
                 began = time.perf_counter()
                 await asyncio.gather(*(shared() for _ in range(20)))
                 longest = max(longest, time.perf_counter() - began)
-            pairs = [(await in_a_crowd(guarded, 2000), await in_a_crowd(local, 2000)) for _ in range(ROUNDS)]
+            count = 5 * effort.decisions  # enough for one call to be held up while it looks whether the server is back
+            pairs = [(await in_a_crowd(guarded, count), await in_a_crowd(local, count)) for _ in range(effort.rounds)]
             server.resume()
-            return longest, median(with_store / without for with_store, without in pairs)
+            throughput = median(with_store / without for with_store, without in pairs)
+            return [
+                Figure("server paused: longest wait in seconds", longest, most=store.store_timeout + TOLERANCE),
+                Figure("server paused: throughput, times that in memory", throughput, least=0.9),
+            ]
 
-    longest, throughput = asyncio.run(main())
-    return {"paused: longest wait, seconds": longest, "paused: throughput, times that in memory": throughput}
+    return asyncio.run(main())
 
 
 async def working() -> None:
@@ -137,13 +186,14 @@ async def working() -> None:
     await asyncio.sleep(0.001)
 
 
-def over_admission(server: RedisServer, seconds: float = 30.0, processes: int = 4) -> dict[str, float]:
+def over_admission(server: RedisServer, effort: Effort, processes: int = 4) -> list[Figure]:
     """Calls beyond the limit that several processes together get through."""
     rate, burst = 200.0, 100.0
     context = multiprocessing.get_context("spawn")
     results: Any = context.Queue()
     workers = [
-        context.Process(target=_hammer, args=(server.url, rate, burst, seconds, results)) for _ in range(processes)
+        context.Process(target=_hammer, args=(server.url, rate, burst, effort.seconds, results))
+        for _ in range(processes)
     ]
     for worker in workers:
         worker.start()
@@ -151,10 +201,10 @@ def over_admission(server: RedisServer, seconds: float = 30.0, processes: int = 
     for worker in workers:
         worker.join()
     count, first, last = sum(p[0] for p in passed), min(p[1] for p in passed), max(p[2] for p in passed)
-    return {
-        f"admitted by {processes} processes": count,
-        "over-admission": max(0.0, count - burst - rate * (last - first) - 1),
-    }
+    return [
+        Figure(f"admitted by {processes} processes in {effort.seconds:g} s", count),
+        Figure("of these beyond the limit", max(0.0, count - burst - rate * (last - first) - 1), most=0.0),
+    ]
 
 
 def _hammer(url: str, rate: float, burst: float, seconds: float, results: Any) -> None:
@@ -176,20 +226,57 @@ def ratio(ours: list[float], theirs: list[float]) -> float:
     return median(one / other for one, other in zip(ours, theirs, strict=True))
 
 
-def main() -> None:
+def measure(only: str, effort: Effort, progress: Callable[[str], object]) -> list[Figure] | None:
+    """All figures, or none that are wanted; None where there is no server to be had."""
+    if only not in GROUP:
+        return []
     server = start()
-    if not isinstance(server, RedisServer):
-        server.close()
-        raise SystemExit("redis-server is not installed")
     try:
-        rows = {**asyncio.run(asynchronous(server)), **synchronous(server), **paused(server), **over_admission(server)}
+        if not isinstance(server, RedisServer):
+            return None
+        figures: list[Figure] = []
+        progress(f"{GROUP}: tasks")
+        figures += asyncio.run(asynchronous(server, effort))
+        progress(f"{GROUP}: threads")
+        figures += synchronous(server, effort)
+        progress(f"{GROUP}: a server that is paused")
+        figures += paused(server, effort)
+        progress(f"{GROUP}: four processes")
+        figures += over_admission(server, effort)
+        return figures
     finally:
         server.close()
-    table = Table("shared state on redis-server", "")
-    for name, value in rows.items():
-        table.add_row(name, f"{value:,.0f}" if value >= 100 else f"{value:.3f}")
-    Console(width=100).print(table)
 
 
-if __name__ == "__main__":
-    main()
+def verdicts(figures: Sequence[Figure]) -> list[bool]:
+    """Every bar, and whether it holds."""
+    return [figure.holds for figure in figures if figure.holds is not None]
+
+
+def print_tables(figures: Sequence[Figure] | None, console: Console) -> None:
+    """Everything measured, and the count of the bars."""
+    if figures is None:
+        console.print(ABSENT)
+    if not figures:
+        return
+    table = Table(title=GROUP, title_justify="left")
+    for heading in HEADINGS:
+        table.add_column(heading)
+    for figure in figures:
+        cells = figure.cells()
+        table.add_row(*cells, style={"pass": "green", "MISS": "bold red"}.get(cells[-1], ""))
+    console.print(table)
+    held = verdicts(figures)
+    console.print(f"{GROUP}: {sum(held)} of {len(held)} bars hold.")
+
+
+def markdown(figures: Sequence[Figure] | None) -> str:
+    """The section of RESULTS.md."""
+    title = f"## {GROUP.capitalize()}"
+    if figures is None:
+        return f"{title}\n\n{ABSENT}\n"
+    held = verdicts(figures)
+    lines = [HEADINGS, ("---",) * len(HEADINGS), *(figure.cells() for figure in figures)]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    paragraph = " ".join((__doc__ or "").split())
+    return f"{title}\n\n{sum(held)} of {len(held)} bars hold. {paragraph}\n\n{table}\n"

@@ -33,11 +33,13 @@ def number(
     return result
 
 
-def seconds(name: str, value: object, *, zero: bool = False) -> float:
+def seconds(
+    name: str, value: object, *, zero: bool = False, minimum: float | None = None, maximum: float | None = None
+) -> float:
     """A duration: float seconds or a timedelta, above 0 (or from 0 with `zero`)."""
     if isinstance(value, timedelta):
         value = value.total_seconds()
-    return number(name, value, zero=zero)
+    return number(name, value, zero=zero, minimum=minimum, maximum=maximum)
 
 
 def optional_seconds(name: str, value: object, *, zero: bool = False) -> float | None:

@@ -232,6 +232,11 @@ class Line:
         batch.entries.append(entry)
         return True
 
+    async def flush(self) -> None:
+        """Wait until all that travels has arrived or was given up, which takes each `store_timeout` at most."""
+        while self._under_way:
+            await asyncio.wait([batch.task for batch in self._under_way if batch.task is not None])
+
     def leave(self, batch: Batch) -> None:
         """From now on others gather for another batch."""
         if self._gathering is batch:
@@ -258,7 +263,7 @@ class Courier:
 
     def forked(self) -> None:
         """In the child of a fork there is no thread, and what was to be told is the parent's to tell."""
-        self._outbox: queue.SimpleQueue[Report | None] = queue.SimpleQueue()  # its put() is safe in a finaliser
+        self._outbox: queue.SimpleQueue[Report | _Mark | None] = queue.SimpleQueue()  # its put() is safe in a finaliser
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
 
@@ -270,6 +275,15 @@ class Courier:
         if self._thread is None or not self._thread.is_alive():
             self._start()
         return True
+
+    def flush(self) -> None:
+        """Wait until what was put here has been told, or was given up."""
+        sender, thread = self._sender(), self._thread
+        if sender is None or thread is None or thread is threading.current_thread() or not thread.is_alive():
+            return
+        mark = _Mark()
+        self._outbox.put(mark)
+        mark.passed.wait(min(sender.store_timeout * MOST_REPORTS / _MOST_TOGETHER, threading.TIMEOUT_MAX))
 
     def _start(self) -> None:
         if not self._starting.acquire(False):
@@ -287,16 +301,26 @@ class Courier:
             self._starting.release()
 
 
-def _work(sender: weakref.ref[Sender], outbox: queue.SimpleQueue[Report | None]) -> None:
+class _Mark:
+    """`passed` when all that waited in the outbox before it has been told."""
+
+    def __init__(self) -> None:
+        self.passed = threading.Event()
+
+
+def _work(sender: weakref.ref[Sender], outbox: queue.SimpleQueue[Report | _Mark | None]) -> None:
     """The thread: it ends when the store it works for is gone."""
     while (store := sender()) is not None:
         pause = store.renewal_interval
         del store
         reports: list[Report] = []
+        marks: list[_Mark] = []
         try:
             found = outbox.get(timeout=pause)
             while True:
-                if found is not None:
+                if isinstance(found, _Mark):
+                    marks.append(found)
+                elif found is not None:
                     reports.append(found)
                 if len(reports) >= _MOST_TOGETHER:
                     break
@@ -306,6 +330,8 @@ def _work(sender: weakref.ref[Sender], outbox: queue.SimpleQueue[Report | None])
         store = sender()
         if store is not None:
             carry(store, [*reports, *store.due_renewals()])
+        for mark in marks:
+            mark.passed.set()
 
 
 def carry(sender: Sender, reports: list[Report]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Hashable
+from functools import lru_cache
 from urllib.parse import quote
 
 from . import _arguments
@@ -17,7 +18,18 @@ def key_text(key: Hashable) -> str:
 
     Raises TypeError for a key that may not look the same in another process.
     """
-    text = _tagged(key)
+    return _shortened(_tagged(key))
+
+
+@lru_cache(1024)
+def name_text(name: str) -> str:
+    """The name of a policy as such text."""
+    text = quote(name, safe="", errors="surrogatepass")
+    # No name that is quoted has a bare percent sign before it, so none looks like a digest.
+    return text if len(text) <= _LONGEST else "%" + _shortened(text)
+
+
+def _shortened(text: str) -> str:
     return text if len(text) <= _LONGEST else "h-" + hashlib.blake2b(text.encode(), digest_size=32).hexdigest()
 
 

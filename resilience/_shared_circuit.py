@@ -331,8 +331,8 @@ class SharedCircuit(Circuit):
     def _publish_locked(self) -> None:
         super()._publish_locked()
         self.closed_permit = None  # every call is looked at
-        if not self._alone:
-            self.refuses_until = min(self.refuses_until, self._heard_at + self._fresh)
+        if not self._alone:  # how long it refuses without asking is not what is left of the pause
+            self.refuses_until = -math.inf
 
     def _has_evidence_locked(self, now: float) -> bool:
         """Whether enough calls of our own say that all is well; else the circuit would be open."""

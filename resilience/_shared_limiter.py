@@ -110,13 +110,15 @@ class SharedLimit:
 
     def admit(self, policy: Any, key: Hashable, cost: float, max_wait: float, rate: Any, pays_later: bool) -> Any:
         """A permit, or a Wait; raises a rejection."""
+        if self.store.refuses:
+            return self._without_store(policy, key, cost, rate)
         algorithm = self._algorithm(rate)
         ahead = 0.0 if pays_later else self._held(algorithm)
         if 0.0 < cost <= ahead:
             taken = self._blocks.take(key, cost)
             if taken:
                 return _EXEMPT
-            if taken is False and not self.store.refuses:
+            if taken is False:
                 return self._from_block(policy, key, cost, max_wait, rate, ahead, algorithm)
         return self._ask(policy, key, cost, max_wait, rate, pays_later, algorithm)
 
@@ -167,20 +169,23 @@ class SharedLimit:
             return policy._deliver(Wait(policy, self._reservation(key, cost, answer), answer.wait))
 
         def failed() -> Any:
-            match self.store.on_error:
-                case "local":
-                    return policy._admit_locally(key, cost)
-                case "open":
-                    return _EXEMPT
-                case _:
-                    self._machine.rejected += 1
-                    refusal = RateLimitExceededError(policy.name, self.store.retry_after, self._capacity(algorithm), 0)
-                    raise policy._rejected(refusal, key)
+            return self._without_store(policy, key, cost, rate)
 
         def undo(reply: Reply) -> None:
             self.unclaim(reply, key, cost)
 
         return asked(policy, self.store, question, answered, failed, None if pays_later else undo)
+
+    def _without_store(self, policy: Any, key: Hashable, cost: float, rate: Any) -> Any:
+        match self.store.on_error:
+            case "local":
+                return policy._admit_locally(key, cost)
+            case "open":
+                return _EXEMPT
+            case _:
+                self._machine.rejected += 1
+                refusal = RateLimitExceededError(policy.name, self.store.retry_after, self.capacity(rate), 0)
+                raise policy._rejected(refusal, key)
 
     def settle(self, charge: SharedCharge, verdict: Verdict) -> None:
         if verdict is FAILURE:

@@ -104,20 +104,21 @@ class RetryBudget:
 
     def deposit(self) -> None:
         """Record a first attempt."""
-        account, now = self._account, self._clock.now()
+        account, shared, now = self._account, self._shared, self._clock.now()
         with account.lock:
             account.bucket_locked(now)[0] += 1
             account.deposits += 1
-            if self._shared is not None:
-                self._shared.count_locked(retry=False)
-        if self._shared is not None:
-            self._shared.tell(now, retry=False)
+            if shared is not None:
+                shared.count_locked(retry=False)
+        if shared is not None:
+            shared.tell(now, retry=False)
 
     def withdraw(self) -> bool:
         """Take the allowance for one retry; False if there is none left."""
-        if self._shared is not None:
-            self._shared.refresh()
-        account, now = self._account, self._clock.now()
+        account, shared = self._account, self._shared
+        if shared is not None:
+            shared.refresh()
+        now = self._clock.now()
         with account.lock:
             bucket = account.bucket_locked(now)
             if self._balance_locked(now) < 1.0 - 1e-9:
@@ -125,10 +126,10 @@ class RetryBudget:
                 return False
             bucket[1] += 1
             account.withdrawals += 1
-            if self._shared is not None:
-                self._shared.count_locked(retry=True)
-        if self._shared is not None:
-            self._shared.tell(now, retry=True)
+            if shared is not None:
+                shared.count_locked(retry=True)
+        if shared is not None:
+            shared.tell(now, retry=True)
         return True
 
     def statistics(self) -> RetryBudgetStatistics:

@@ -22,7 +22,7 @@ from typing import Any
 from . import _arguments, deadline
 from ._buckets import Buckets, Charge, Decision, Reservation
 from ._layer import AnyFunction, refuse_bare
-from ._limited import limited, limited_async
+from ._limited import limited, limited_async, shared, shared_async
 from ._limiter_questions import ALL, LimiterQuestions, checked_cost
 from ._limits import Algorithm, All, Gcra, Rate, SlidingLog, SlidingWindow
 from ._machine import ABANDONED, FAILURE, SUCCESS, Verdict
@@ -245,10 +245,21 @@ class RateLimiter(LimiterQuestions):
         super()._configure(**changes)
 
     def _wrap_sync(self, fn: AnyFunction) -> AnyFunction:
+        if self._shared is not None:
+            return shared(self._shared.store, super()._wrap_sync(fn), self._without_store()._wrap_sync(fn))
         return limited(self, fn) if self._indifferent and self._constant_cost else super()._wrap_sync(fn)
 
     def _wrap_async(self, fn: AnyFunction) -> AnyFunction:
+        if self._shared is not None:
+            return shared_async(self._shared.store, super()._wrap_async(fn), self._without_store()._wrap_async(fn))
         return limited_async(self, fn) if self._indifferent and self._constant_cost else super()._wrap_async(fn)
+
+    def _without_store(self) -> RateLimiter:
+        """A variant that decides by local state alone."""
+        variant = self.with_()
+        variant._shared = None
+        variant._configure()
+        return variant
 
     @property
     def _indifferent(self) -> bool:

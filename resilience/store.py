@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
-from typing import Any, Protocol, Self
+from typing import Any, NoReturn, Protocol, Self
 
 from . import _arguments
 from ._circuit import CLOSED, Circuit
@@ -36,6 +36,7 @@ from .events import SUBSCRIBERS, Event, Listener, StoreRecovered, StoreUnavailab
 from .exceptions import StoreUnavailableError
 
 ON_ERROR = ("local", "open", "closed")
+_LONGEST = 86400.0  # seconds that a call may wait for a store, or a lease may last
 
 
 class Renewal(Protocol):
@@ -71,8 +72,8 @@ class Store(ABC):
         if not isinstance(given, str) or given not in ON_ERROR:
             raise ValueError(f'on_error must be "local", "open" or "closed", not {_arguments.shown(on_error)}')
         self.on_error = on_error
-        self.store_timeout = _arguments.seconds("store_timeout", store_timeout)
-        self.lease_time = _arguments.seconds("lease_time", lease_time)
+        self.store_timeout = _arguments.seconds("store_timeout", store_timeout, maximum=_LONGEST)
+        self.lease_time = _arguments.seconds("lease_time", lease_time, minimum=0.01, maximum=_LONGEST)
         self.local_share = _arguments.number("local_share", local_share, zero=True, maximum=0.1)
         self.renewal_interval = self.lease_time / 3.0
         self.name = _arguments.text("name", name)
@@ -151,12 +152,16 @@ class Store(ABC):
         wait = self._gate.refuses_until - self.clock.now()
         return wait if wait > 0.0 else None
 
-    def close(self) -> None:  # noqa: B027 - a store may have nothing to give up
-        """Give up what it holds; it may be used again."""
+    def close(self) -> None:
+        """Tell what is still to be told, and give up what it holds; it may be used again."""
+        self.thread.flush()
 
     async def aclose(self) -> None:
         """The same for what belongs to the running loop."""
-        self._lines.pop(id(asyncio.get_running_loop()), None)
+        line = self._lines.get(id(asyncio.get_running_loop()))
+        if line is not None:
+            await line.flush()
+            self._lines.pop(id(line.loop), None)
 
     def __enter__(self) -> Self:
         return self
@@ -177,8 +182,12 @@ class Store(ABC):
         permit = self._gate.enter()
         try:
             replies = self._execute(operations)
+        except Exception as error:
+            self._gate.leave(permit, FAILURE, error)
+            raise StoreUnavailableError(self.name) from error
         except BaseException as error:
-            raise self._failed(permit, error, isinstance(error, Exception)) from error
+            self._gate.leave(permit, ABANDONED, error)
+            raise
         return self._arrived(permit, replies)
 
     async def ajourney(self, operations: list[Operation], expired: Callable[[], bool]) -> list[Any]:
@@ -186,8 +195,12 @@ class Store(ABC):
         permit = self._gate.enter()
         try:
             replies = await self._aexecute(operations)
+        except Exception as error:
+            self._gate.leave(permit, FAILURE, error)
+            raise StoreUnavailableError(self.name) from error
         except BaseException as error:
-            raise self._failed(permit, error, isinstance(error, Exception) or expired()) from error
+            self._gate.leave(permit, FAILURE if expired() else ABANDONED, error)
+            raise
         return self._arrived(permit, replies)
 
     def due_renewals(self) -> list[Report]:
@@ -200,11 +213,6 @@ class Store(ABC):
         if isinstance(reply, BaseException):
             raise StoreUnavailableError(self.name) from reply
         return reply  # type: ignore[no-any-return]
-
-    def _failed(self, permit: int, error: BaseException, trouble: bool) -> BaseException:
-        """What to raise: trouble of the store under one name, anything else as it is."""
-        self._gate.leave(permit, FAILURE if trouble else ABANDONED, error)
-        return StoreUnavailableError(self.name) if isinstance(error, Exception) else error
 
     def _arrived(self, permit: int, replies: list[Any]) -> list[Any]:
         trouble = next((reply for reply in replies if isinstance(reply, BaseException)), None)
@@ -224,6 +232,9 @@ class Store(ABC):
         """In the child of a fork: no loops, no thread."""
         self._lines = {}
         self.thread.forked()
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError(f"{self!r} holds connections and their state and can be neither copied nor pickled")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name or 'unnamed'}: {'available' if self._healthy else 'unavailable'}>"

@@ -25,8 +25,9 @@ class RedisServer:
 
     faults = True
 
-    def __init__(self, program: str) -> None:
+    def __init__(self, program: str, *options: str) -> None:
         self._program = program
+        self._options = options
         self._folder = tempfile.TemporaryDirectory(prefix="resilience-redis-")
         self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
@@ -44,6 +45,7 @@ class RedisServer:
                     self._program,
                     *("--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"),
                     *("--dir", self._folder.name),
+                    *self._options,
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -116,11 +118,11 @@ def free_port() -> int:
         return port
 
 
-def start() -> RedisServer | FakeServer:
-    """The best server there is."""
+def start(*options: str) -> RedisServer | FakeServer:
+    """The best server there is; `options` are words of the command line for a real one."""
     program = next((found for name in PROGRAMS if (found := shutil.which(name)) is not None), None)
     if program is not None:
-        return RedisServer(program)
+        return RedisServer(program, *options)
     if os.environ.get(REQUIRED) == "1":
         pytest.fail(f"{REQUIRED}=1, but neither {' nor '.join(PROGRAMS)} is installed")
     return FakeServer()

@@ -29,6 +29,9 @@ class Waiting:
             reports, self.reports = self.reports, []
             carry(self._store, reports)
 
+    def flush(self) -> None:
+        self.go()
+
     def renew(self) -> None:
         """What the thread does from time to time."""
         carry(self._store, self._store.due_renewals())

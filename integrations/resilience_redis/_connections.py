@@ -14,9 +14,9 @@ from collections import deque
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
-from urllib.parse import quote
 
 from resilience._courier import Operation
+from resilience._keys import name_text
 from resilience.clock import Clock
 
 from ._scripts import DIGESTS, SCRIPTS
@@ -41,8 +41,7 @@ def packed(prefix: str, operation: Operation, *, digest: bool = True) -> bytes:
 
 def key_of(prefix: str, operation: Operation) -> bytes:
     """The key on which an operation works; its braces keep what belongs together in one slot of a cluster."""
-    name = quote(operation.name, safe="", errors="surrogatepass")
-    return f"{prefix}:{{{operation.machine}:{name}:{operation.key}}}".encode()
+    return f"{prefix}:{{{operation.machine}:{name_text(operation.name)}:{operation.key}}}".encode()
 
 
 def _packed(prefix: str, operation: Operation, digest: bool) -> bytes:
@@ -68,28 +67,129 @@ class Factory:
     """Makes connections of both colours from what a client or a URL says."""
 
     def __init__(self, client: Any) -> None:
+        self._client = client  # what its connections refer to lives as long as it
         pool = client.connection_pool
-        self._kind: type = pool.connection_class
+        kind: type = pool.connection_class
         self._options: dict[str, Any] = dict(pool.connection_kwargs)
-        root = self._kind.__module__.partition(".")[0]
-        self._sync = importlib.import_module(f"{root}.connection")
-        self._async = importlib.import_module(f"{root}.asyncio.connection")
+        # A connection of somebody's own descends from one of the library's.
+        root = next((one.__module__ for one in kind.__mro__ if one.__name__ == "AbstractConnection"), kind.__module__)
+        root = root.partition(".")[0]
+        sync = importlib.import_module(f"{root}.connection")
+        tasks = importlib.import_module(f"{root}.asyncio.connection")
+        self._sync = _of_colour(kind, sync)
+        self._async = _of_colour(kind, tasks)
         library = importlib.import_module(root)
         self.response_error: type[Exception] = library.ResponseError
+        self._bounded = None if self._sync is None else type(kind.__name__, (_BoundedLink, self._sync), {})
         self._retries = tuple(
             importlib.import_module(f"{root}.{colour}").Retry(importlib.import_module(f"{root}.backoff").NoBackoff(), 0)
             for colour in ("retry", "asyncio.retry")
         )
+        # What a connection does not take is a mistake of whoever configured it, not trouble of the server's.
+        try:
+            self._made(kind, self._retries[self._sync is not kind], 1.0)
+        except Exception as error:
+            raise ValueError(f"server has settings of which no connection can be made: {error}") from error
 
-    def connection(self, colour: str, timeout: float | None) -> Any:
-        """A connection for threads ("sync") or for tasks ("async"), not connected yet."""
-        module, retry = (self._sync, self._retries[0]) if colour == "sync" else (self._async, self._retries[1])
-        kind = getattr(module, self._kind.__name__, self._kind)
+    def for_threads(self, clock: Clock, timeout: float) -> Any:
+        """A connection for threads, not connected yet: connecting may take `timeout` seconds, all in all."""
+        if self._bounded is None:
+            raise TypeError("a client for tasks whose connections have no counterpart for threads")
+        link = self._made(self._bounded, self._retries[0], timeout)
+        link.limits = Limits(clock, clock.now() + timeout)
+        return link
+
+    def for_tasks(self) -> Any:
+        """A connection for tasks, not connected yet; who is too slow is cancelled."""
+        if self._async is None:
+            raise TypeError("a client for threads whose connections have no counterpart for tasks")
+        return self._made(self._async, self._retries[1], None)
+
+    def _made(self, kind: type, retry: Any, timeout: float | None) -> Any:
         options = {name: value for name, value in self._options.items() if name not in _OVERRULED}
         link = kind(**options, retry=retry, socket_timeout=timeout, socket_connect_timeout=timeout)
         # Introducing the library by name costs two more answers at every connecting.
         link.driver_info = link.lib_name = link.lib_version = None
         return link
+
+
+def _of_colour(kind: type, module: Any) -> type | None:
+    """The class itself if it is of the colour of `module`, or what its nearest ancestor is called there.
+
+    None where there is no such thing: a sentinel's connections ask the sentinel in their own colour.
+    """
+    if issubclass(kind, module.AbstractConnection):
+        return kind
+    if any(one.__name__.startswith("Sentinel") for one in kind.__mro__):
+        return None
+    named = (getattr(module, one.__name__, None) for one in kind.__mro__)
+    return next((one for one in named if isinstance(one, type) and issubclass(one, module.AbstractConnection)), None)
+
+
+class Limits:
+    """Until when a connection may be waited for."""
+
+    __slots__ = ("_clock", "end")
+
+    def __init__(self, clock: Clock, end: float) -> None:
+        self._clock = clock
+        self.end = end
+
+    def left(self) -> float:
+        """Seconds left; raises TimeoutError when there are none."""
+        left = self.end - self._clock.now()
+        if left <= 0.0:
+            raise TimeoutError("the store takes too long")
+        return left
+
+
+class _BoundedSocket:
+    """A socket whose reads and writes end at one instant, however many they are.
+
+    The time limit of a plain socket begins anew with every byte that a slow server lets go of.
+    """
+
+    __slots__ = ("_limits", "_patience", "_socket")
+
+    def __init__(self, plain: Any, limits: Limits) -> None:
+        self._socket = plain
+        self._limits = limits
+        self._patience: float | None = None
+
+    def settimeout(self, seconds: float | None) -> None:
+        """What the library wants: 0 for a look at what is there, anything else for us to decide."""
+        self._patience = seconds
+        self._socket.settimeout(seconds)
+
+    def recv(self, *arguments: Any) -> Any:
+        self._limit()
+        return self._socket.recv(*arguments)
+
+    def recv_into(self, *arguments: Any) -> Any:
+        self._limit()
+        return self._socket.recv_into(*arguments)
+
+    def sendall(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            self._limit()
+            rest = rest[self._socket.send(rest) :]
+
+    def _limit(self) -> None:
+        if self._patience != 0:
+            self._socket.settimeout(self._limits.left())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+
+class _BoundedLink:
+    """Puts a bounded socket into the library's connection. `_connect` is the one name of its own that we rely on."""
+
+    limits: Limits
+
+    def _connect(self) -> Any:
+        return _BoundedSocket(super()._connect(), self.limits)  # type: ignore[misc]
 
 
 class Connection:
@@ -116,14 +216,18 @@ class ThreadLines:
         self._idle: deque[Connection] = deque()
         self._room = threading.Semaphore(_MOST_THREADS)
 
-    def exchange(self, commands: Sequence[bytes]) -> list[Any]:
+    def end(self) -> float:
+        """The instant at which an exchange that begins now has to be over."""
+        return self._clock.now() + self._timeout
+
+    def exchange(self, commands: Sequence[bytes], end: float) -> list[Any]:
         """The raw replies, with response errors among them. Raises whatever goes wrong with the connection."""
-        end = self._clock.now() + self._timeout
-        if not self._room.acquire(timeout=self._timeout):
+        if not self._room.acquire(timeout=max(0.0, end - self._clock.now())):
             raise TimeoutError("all connections to the store are in use")
         try:
             connection = self._taken(end)
             link = connection.link
+            link.limits.end = end
             try:
                 link.send_packed_command([b"".join(commands)], check_health=False)
                 replies = [self._read(link) for _ in commands]
@@ -162,8 +266,8 @@ class ThreadLines:
         return self._connected(end)
 
     def _connected(self, end: float) -> Connection:
-        """A new connection. A thread of its own connects, since that takes several answers, each with its own limit."""
-        link = self._factory.connection("sync", self._timeout)
+        """A new connection. A thread of its own connects, since looking up a name has no limit."""
+        link = self._factory.for_threads(self._clock, self._timeout)
         outcome: list[BaseException] = []
         done = threading.Lock()
         done.acquire()
@@ -206,7 +310,7 @@ class LoopLines:
     async def exchange(self, commands: Sequence[bytes]) -> list[Any]:
         """The raw replies, with response errors among them. It is cancelled when it takes too long."""
         fresh = not self._idle
-        link = self._factory.connection("async", None) if fresh else self._idle.pop()
+        link = self._factory.for_tasks() if fresh else self._idle.pop()
         try:
             if fresh:
                 await link.connect()

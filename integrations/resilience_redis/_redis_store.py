@@ -26,8 +26,8 @@ class RedisStore(Store):
     are as good as new; only a circuit that was isolated by hand stays until it is reset.
 
     No call waits for it longer than `store_timeout` seconds; `on_error`, `lease_time` and `local_share` are those of
-    `Store`. Close it
-    with `close()`, and with `await aclose()` in each event loop that has used it.
+    `Store`. Close it with `close()`, and with `await aclose()` in each event loop that has used it: then what its
+    calls have given back or found out is told before the process ends.
     """
 
     def __init__(
@@ -44,12 +44,12 @@ class RedisStore(Store):
         listeners: Iterable[Listener] = (),
     ) -> None:
         given: Any = prefix
-        if not isinstance(given, str) or not given or "{" in given or "}" in given:
-            raise ValueError(f"prefix must be a non-empty string without braces, not {prefix!r:.60}")
+        if not isinstance(given, str) or not given or "{" in given or "}" in given or not _plain_text(given):
+            raise ValueError(f"prefix must be a non-empty string without braces or surrogates, not {prefix!r:.60}")
         if isinstance(server, str):
             pool = redis.ConnectionPool.from_url(server)  # raises ValueError for what is no such URL
             server = redis.Redis(connection_pool=pool)
-        elif not hasattr(server, "connection_pool"):
+        elif isinstance(server, type) or not hasattr(getattr(server, "connection_pool", None), "connection_kwargs"):
             raise TypeError(
                 f"server must be a URL or a Redis client with a connection pool, not {type(server).__name__};"
                 " of a cluster, name the node or proxy to use"
@@ -59,7 +59,7 @@ class RedisStore(Store):
             on_error=on_error,
             lease_time=lease_time,
             local_share=local_share,
-            name=name or prefix,
+            name=prefix if name is None else name,
             clock=clock,
             listeners=listeners,
         )
@@ -69,6 +69,7 @@ class RedisStore(Store):
         self._loops: dict[int, LoopLines] = {}
 
     def close(self) -> None:
+        super().close()
         self._threads.close()
 
     async def aclose(self) -> None:
@@ -76,14 +77,15 @@ class RedisStore(Store):
         lines = self._loops.pop(id(asyncio.get_running_loop()), None)
         if lines is not None:
             await lines.close()
-        self.close()
+        self._threads.close()
 
     def _execute(self, operations: list[Operation]) -> list[Any]:
-        replies = self._threads.exchange([packed(self._prefix, operation) for operation in operations])
+        end = self._threads.end()
+        replies = self._threads.exchange([packed(self._prefix, operation) for operation in operations], end)
         unknown = _unknown(replies)
         if unknown:  # the server was restarted, or its scripts were flushed
             again = [packed(self._prefix, operations[place], digest=False) for place in unknown]
-            for place, reply in zip(unknown, self._threads.exchange(again), strict=True):
+            for place, reply in zip(unknown, self._threads.exchange(again, end), strict=True):
                 replies[place] = reply
         return _understood(replies)
 
@@ -110,6 +112,13 @@ class RedisStore(Store):
         super()._forked()
         self._loops = {}
         self._threads.forked()
+
+
+def _plain_text(text: str) -> bool:
+    try:
+        return bool(text.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _unknown(replies: Sequence[Any]) -> list[int]:

@@ -13,8 +13,8 @@ def _budget(name: str, old: str, new: str, tests: tuple[str, ...] = _MACHINE) ->
 
 
 MUTANTS: list[Mutant] = [
-    _budget("one retry more", "if self._balance_locked() < 1.0 - 1e-9:", "if self._balance_locked() < 0.0:"),
-    _budget("one retry less", "if self._balance_locked() < 1.0 - 1e-9:", "if self._balance_locked() <= 1.0:"),
+    _budget("one retry more", "if self._balance_locked(now) < 1.0 - 1e-9:", "if self._balance_locked(now) < 0.0:"),
+    _budget("one retry less", "if self._balance_locked(now) < 1.0 - 1e-9:", "if self._balance_locked(now) <= 1.0:"),
     _budget("rounding takes a retry", "1.0 - 1e-9", "1.0", _TESTS),
     _budget("withdrawals are free", "            account.withdrawals += 1\n", ""),
     _budget("deposits are lost", "            account.deposits += 1\n", ""),
@@ -40,14 +40,14 @@ MUTANTS: list[Mutant] = [
     _budget(
         "statistics are of long ago", "            account.bucket_locked(now)\n            return", "            return"
     ),
-    _budget("a negative balance is shown", "max(0.0, self._balance_locked())", "self._balance_locked()", _TESTS),
+    _budget("a negative balance is shown", "max(0.0, self._balance_locked(now))", "self._balance_locked(now)", _TESTS),
     _budget("refusals are not counted", "                account.refused += 1\n", ""),
     _budget(
         "the minimum is per window",
         "self._free = self.minimum_per_second * self.window",
         "self._free = self.minimum_per_second",
     ),
-    _budget("the ratio is ignored", "self.ratio * self._account.deposits", "self._account.deposits"),
+    _budget("the ratio is ignored", "self.ratio * deposits", "deposits"),
     _budget("a budget of nothing is accepted", "if self.ratio == 0.0 and self._free < 1.0:", "if False:", _TESTS),
     _budget("a window of no length is accepted", "if self.window < 1e-3:", "if False:", _TESTS),
 ]

@@ -81,8 +81,8 @@ MUTANTS = [
     # settle
     mutant(
         "settling under the lock is lost",
-        "            machine.late.append((self._release_locked, permit, verdict))\n",
-        "            pass\n",
+        "            machine.late.append((self._release_locked, permit, verdict))\n        else:",
+        "            pass\n        else:",
         KERNEL,
     ),
     mutant(
@@ -220,8 +220,8 @@ MUTANTS = [
     # the private transitions
     mutant(
         "generation check off",
-        "        if permit != machine.generation:\n            return ()\n",
-        "",
+        "        if permit != machine.generation:\n            if",
+        "        if False:\n            if",
         (*MACHINE, *PROCESSES),
     ),
     mutant(
@@ -326,7 +326,7 @@ MUTANTS = [
     mutant("a queue is always needed", "max_queue, minimum=0)", "max_queue)", IN_USE),
     mutant(
         "a wait without a queue",
-        "return self._max_wait if self._machine.max_queue else 0.0",
+        "return self._max_wait if queue else 0.0",
         "return self._max_wait",
         IN_USE,
     ),

@@ -180,19 +180,21 @@ MUTANTS = [
         "a wait given up in a thread leaks",
         (
             "            policy._forsake(self)\n            raise\n"
-            "        return self._over(granted, clock.now() - began)\n\n    async"
+            "        permit = self._over(granted, clock.now() - began)\n        return permit.block()"
         ),
-        "            raise\n        return self._over(granted, clock.now() - began)\n\n    async",
+        "            raise\n        permit = self._over(granted, clock.now() - began)\n        return permit.block()",
     ),
     wait(
         "a wait given up in a task leaks",
         (
             "            policy._forsake(self)\n            raise\n"
-            "        return self._over(granted, clock.now() - began)\n\n    def _limit"
+            "        permit = self._over(granted, clock.now() - began)\n        return await"
         ),
-        "            raise\n        return self._over(granted, clock.now() - began)\n\n    def _limit",
+        "            raise\n        permit = self._over(granted, clock.now() - began)\n        return await",
     ),
-    wait("threads do not warn", "            policy._warn_if_blocking_a_loop()\n", "", WAITING),
+    wait(
+        "threads do not warn", "                policy._warn_if_blocking_a_loop()\n", "                pass\n", WAITING
+    ),
     wait("any loop may wait", "            require_asyncio()\n", "", KERNEL),
     wait(
         "the deadline does not limit",
@@ -263,7 +265,7 @@ MUTANTS = [
     ),
     policy(
         "giving up a wait is not applied",
-        "(self._leave_locked, wait, ABANDONED))\n        self._machine.unlocked()",
+        "(self._leave_locked, wait, ABANDONED))\n            self._machine.unlocked()",
         "(self._leave_locked, wait, ABANDONED))",
         WAITS,
     ),
@@ -341,10 +343,10 @@ MUTANTS = [
     policy("fail takes anything", "        if not isinstance(error, BaseException):", "        if False:"),
     policy(
         "what was told outweighs what was raised",
-        "        if error is None:\n            error = told",
-        "        error = told or error",
+        "error = told if error is None else error",
+        "error = told or error",
     ),
-    policy("what was told is forgotten", "            error = told\n", "            error = None\n"),
+    policy("what was told is forgotten", "error = told if error is None else error", "told = error"),
     policy(
         "guards judge results of policies that do not",
         "elif result is not _UNSET and self._policy._judges_results:",

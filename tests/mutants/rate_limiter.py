@@ -5,6 +5,7 @@ from __future__ import annotations
 from . import Mutant
 
 _LIMITS, _BUCKETS, _LIMITER = (f"resilience/{name}.py" for name in ("_limits", "_buckets", "rate_limiter"))
+_QUESTIONS = "resilience/_limiter_questions.py"
 _MACHINE = ("tests/machines/test_rate_limiter.py",)
 _WINDOW = ("tests/machines/test_sliding_window.py",)
 _TABLE = ("tests/machines/test_limiter_keys.py",)
@@ -24,6 +25,10 @@ def _buckets(name: str, old: str, new: str, tests: tuple[str, ...]) -> Mutant:
 
 def _limiter(name: str, old: str, new: str, tests: tuple[str, ...]) -> Mutant:
     return Mutant(f"rate limiter: {name}", _LIMITER, old, new, tests)
+
+
+def _questions(name: str, old: str, new: str, tests: tuple[str, ...]) -> Mutant:
+    return Mutant(f"rate limiter: {name}", _QUESTIONS, old, new, tests)
 
 
 MUTANTS: list[Mutant] = [
@@ -341,24 +346,24 @@ MUTANTS: list[Mutant] = [
         _CALLS,
     ),
     _limiter("a cancelled waiter keeps its tokens", "        self._machine.cancel_locked(wait.permit)\n", "", _MACHINE),
-    _limiter("a peek at a full table promises a bucket", "state = table.states.get(OVERFLOW)", "pass", _KEYS),
-    _limiter("a peek counts keys at rest as live", " and table.live(now, algorithm) >= table.max_keys:", ":", _KEYS),
-    _limiter(
+    _questions("a peek at a full table promises a bucket", "state = table.states.get(OVERFLOW)", "pass", _KEYS),
+    _questions("a peek counts keys at rest as live", " and table.live(now, algorithm) >= table.max_keys:", ":", _KEYS),
+    _questions(
         "a peek ignores what was handed over",
         "            machine.caught_up_locked()\n            algorithm, table",
         "            algorithm, table",
         _THREADS,
     ),
-    _limiter("a reset remembers unknown keys", "if key in machine.table.states:", "if True:", _KEYS),
-    _limiter("a reset does nothing", "machine.table.states[key] = machine.algorithm.fresh()", "pass", _MACHINE),
+    _questions("a reset remembers unknown keys", "if key in machine.table.states:", "if True:", _KEYS),
+    _questions("a reset does nothing", "machine.table.states[key] = machine.algorithm.fresh()", "pass", _MACHINE),
     _limiter(
         "the shared bucket is forgotten at rest",
         "rests_at(state) <= now for state in machine.table.states.values())",
         "rests_at(state) <= now for key, state in machine.table.states.items() if key is not OVERFLOW)",
         _KEYS,
     ),
-    _limiter("costs need not be finite", "0.0 <= cost < 1e300:", "0.0 <= cost:", _CALLS),
-    _limiter("negative costs give tokens", "0.0 <= cost < 1e300:", "cost < 1e300:", _CALLS),
+    _questions("costs need not be finite", "0.0 <= cost < 1e300:", "0.0 <= cost:", _CALLS),
+    _questions("negative costs give tokens", "0.0 <= cost < 1e300:", "cost < 1e300:", _CALLS),
     _limiter(
         "waits are not told",
         "        self._note(CallQueued, key=None if self._key is None else key, seconds=taken.delay)\n",
@@ -372,7 +377,7 @@ MUTANTS: list[Mutant] = [
         _TABLE,
     ),
     _limiter("the deadline does not matter", "deadline.remaining() if self._max_wait else None", "None", _CALLS),
-    _limiter("any argument is a key", "if (key is _ALL) != (self._key is None):", "if False:", _KEYS),
+    _limiter("any argument is a key", "if (key is ALL) != (self._key is None):", "if False:", _KEYS),
     _limiter("tiers need no key", "if self._key is None and self._machine.tier is not None:", "if False:", _KEYS),
     _limiter("paying by outcome may wait", "if self._charge_if is not None and self._max_wait:", "if False:", _KEYS),
 ]

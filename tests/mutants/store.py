@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from . import Mutant
 
-STORE = ("tests/test_store.py",)
+STORE = ("tests/test_store.py", "tests/test_store_closing.py")
+CLIENTS = ("tests/test_redis_clients.py",)
+TROUBLE = ("tests/test_redis_trouble.py",)
 RACES = ("tests/test_store_races.py",)
 POLICIES = ("tests/test_shared_policies.py",)
 SWEEP = ("tests/test_shared_hammer.py",)
 LIMITER = ("tests/machines/test_shared_limiter.py",)
 CIRCUIT = ("tests/machines/test_shared_circuit.py",)
 SCRIPTS = ("tests/machines/test_redis_scripts.py",)
+
+
+def remote(name: str, file: str, old: str, new: str, tests: tuple[str, ...]) -> Mutant:
+    return Mutant(f"redis: {name}", f"integrations/resilience_redis/{file}.py", old, new, tests)
 
 
 def mutant(name: str, file: str, old: str, new: str, tests: tuple[str, ...]) -> Mutant:
@@ -55,8 +61,13 @@ MUTANTS = [
     mutant("a failed journey loses nothing", "_courier", "        replies = [error] * len(sent)", "        return", STORE),
     mutant("the thread renews nothing", "_courier", "[*reports, *store.due_renewals()]", "reports", STORE),
     # the store
-    mutant("trouble is not counted", "store", "FAILURE if trouble else ABANDONED", "ABANDONED", STORE),
-    mutant("an interruption is trouble", "store", "error, isinstance(error, Exception)) from error", "error, True) from error", STORE),
+    mutant("trouble of threads is not counted", "store", "            self._gate.leave(permit, FAILURE, error)\n            raise StoreUnavailableError(self.name) from error\n        except BaseException as error:\n            self._gate.leave(permit, ABANDONED", "            self._gate.leave(permit, ABANDONED, error)\n            raise StoreUnavailableError(self.name) from error\n        except BaseException as error:\n            self._gate.leave(permit, ABANDONED", STORE),
+    mutant("trouble of tasks is not counted", "store", "            self._gate.leave(permit, FAILURE, error)\n            raise StoreUnavailableError(self.name) from error\n        except BaseException as error:\n            self._gate.leave(permit, FAILURE if", "            self._gate.leave(permit, ABANDONED, error)\n            raise StoreUnavailableError(self.name) from error\n        except BaseException as error:\n            self._gate.leave(permit, FAILURE if", STORE),
+    mutant("an interruption is trouble", "store", "self._gate.leave(permit, ABANDONED, error)", "self._gate.leave(permit, FAILURE, error)", STORE),
+    mutant("slowness is no trouble", "store", "FAILURE if expired() else ABANDONED", "ABANDONED", STORE),
+    mutant("a store is copied", "store", "    def __reduce_ex__(", "    def _reduce_ex(", STORE),
+    mutant("how long it refuses without asking is told as the pause", "_shared_circuit", "            self.refuses_until = -math.inf\n", "            self.refuses_until = min(self.refuses_until, self._heard_at + self._fresh)\n", STORE),
+    mutant("a long name stays long", "_keys", 'return text if len(text) <= _LONGEST else "%"', 'return text if True else "%"', STORE),
     mutant("a failed reply is no trouble", "store", "SUCCESS if trouble is None else FAILURE", "SUCCESS", STORE),
     mutant("trouble is told each time", "store", "if verdict is FAILURE and store._healthy:", "if verdict is FAILURE:", STORE),
     mutant("recovery is not told", "store", "                self._tell(store, StoreRecovered)", "                pass", STORE),
@@ -64,16 +75,27 @@ MUTANTS = [
     mutant("old loops are kept", "store", "                    self._lines.pop(number, None)", "                    pass", STORE),
     mutant("keys of different types are one", "_keys", '        return "b-" + quote', '        return "s-" + quote', STORE),
     mutant("parts of a key run together", "_keys", 'f"{len(part)}.{part}"', 'f"{part}"', STORE),
-    mutant("a long key stays long", "_keys", "if len(text) <= _LONGEST else", "if True else", STORE),
+    mutant("a long key stays long", "_keys", 'if len(text) <= _LONGEST else "h-"', 'if True else "h-"', STORE),
     mutant("a memory store has no bound", "_memory_store", "return len(self.states) < self._max_keys", "return True", STORE),
     mutant("a full memory store is swept each time", "_memory_store", "and now < self._next_look", "and False", STORE),
     mutant("what was told in between is not heard", "_memory_store", "        self._told.append(report)\n        self._hear()", "        self._told.append(report)", POLICIES),
     mutant("the child of a fork holds the parent's slots", "_memory_store", "            state.forked()", "            pass", STORE),
+    mutant("closing does not wait for the thread", "store", "        self.thread.flush()", "        pass", STORE),
+    mutant("closing does not wait for the loop", "store", "            await line.flush()\n", "", STORE),
+    mutant("a thread waits for itself", "_courier", "thread is threading.current_thread() or", "", STORE),
+    # the connections
+    remote("a dribbling server holds a thread", "_connections", "            self._socket.settimeout(self._limits.left())", "            pass", TROUBLE),
+    remote("each write has all the time", "_connections", "        while rest:\n            self._limit()", "        while rest:", CLIENTS),
+    remote("lost scripts have the time again", "_redis_store", "self._threads.exchange(again, end)", "self._threads.exchange(again, self._threads.end())", TROUBLE),
+    remote("settings are looked at when it is too late", "_connections", "            self._made(kind, self._retries[self._sync is not kind], 1.0)", "            pass", CLIENTS),
+    remote("a class of somebody's own is used in the wrong colour", "_connections", "    if issubclass(kind, module.AbstractConnection):", "    if True:", CLIENTS),
+    remote("a sentinel's connections are used as others", "_connections", 'if any(one.__name__.startswith("Sentinel") for one in kind.__mro__):', "if False:", CLIENTS),
+    remote("the client is forgotten", "_connections", "        self._client = client ", "        self._client = None ", CLIENTS),
     # the policies
     mutant("a wait in the store is not waited for", "_shared_limiter", "            if answer.wait <= 0.0:", "            if True:", POLICIES),
     mutant("a cancelled question keeps its tokens", "_shared_limiter", "failed, None if pays_later else undo)", "failed, None)", SWEEP + POLICIES),
     mutant("who gave up a reservation pays", "rate_limiter", "            wait.permit.forsake()", "            pass", SWEEP + POLICIES),
-    mutant("open is closed", "_shared_limiter", '                case "open":\n                    return _EXEMPT', '                case "open" if False:\n                    return _EXEMPT', STORE),
+    mutant("open is closed", "_shared_limiter", '            case "open":\n                return _EXEMPT', '            case "open" if False:\n                return _EXEMPT', STORE),
     mutant("blocks add to the burst", "_shared_limiter", "limit.allowance - held * limit.interval", "limit.allowance", POLICIES),
     mutant("a block is good for ever", "_local_tokens", "block is None or now >= block[1]", "block is None", POLICIES),
     mutant("a block is never used up", "_local_tokens", "            block[0] -= cost\n", "", POLICIES),
