@@ -153,6 +153,7 @@ def test_a_journey_cancelled_at_any_moment_leaves_no_connection_in_the_middle_of
                 return links[-1]
 
             store._factory.for_tasks = noted  # type: ignore[method-assign]
+            turns = 0
             for turns in itertools.count():
                 asked = asyncio.ensure_future(store._aexecute([take(f"k{turns}", 3.0)]))
                 for _ in range(turns):

@@ -66,8 +66,8 @@ MUTANTS = [
     _torn(
         "a lost context is an error",
         "_layer",
-        "contextlib.suppress(ValueError):\n        variable",
-        "contextlib.suppress(KeyError):\n        variable",
+        "        variable.reset(token)\n    except ValueError:",
+        "        variable.reset(token)\n    except KeyError:",
     ),
     _torn(
         "guardians fire in any order",
