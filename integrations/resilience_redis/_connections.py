@@ -189,7 +189,7 @@ class _BoundedLink:
     limits: Limits
 
     def _connect(self) -> Any:
-        return _BoundedSocket(super()._connect(), self.limits)  # type: ignore[misc]
+        return _BoundedSocket(super()._connect(), self.limits)  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class Connection:
