@@ -189,7 +189,8 @@ class _BoundedLink:
     limits: Limits
 
     def _connect(self) -> Any:
-        return _BoundedSocket(super()._connect(), self.limits)  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+        library: Any = super()
+        return _BoundedSocket(library._connect(), self.limits)
 
 
 class Connection:
