@@ -142,7 +142,8 @@ class ScriptedServer:
             pass
         finally:
             writer.transport.abort()
-            self._count(-1)
+            # The loop closes the socket in its next turn, just before this.
+            self._loop.call_soon(self._count, -1)
 
     def _noted(self, receive: Callable[[], Coroutine[Any, Any, bytes]]) -> Any:
         async def request() -> bytes:
