@@ -391,3 +391,16 @@ def test_a_breaker_shows_its_name_and_state(clock: ManualClock) -> None:
     breaker.isolate()
     assert repr(breaker) == "<CircuitBreaker payments: isolated>"
     assert repr(CircuitBreaker()) == "<CircuitBreaker unnamed: closed>"
+
+
+def test_successes_leave_the_window_with_the_time_they_were_counted_in(clock: ManualClock) -> None:
+    breaker = CircuitBreaker(window=TimeWindow(10.0, buckets=10), failure_threshold=3)
+    for _ in range(3):
+        breaker.settle(breaker.admit())
+        breaker.settle(breaker.admit())
+        clock.advance(2.0)
+    assert breaker.statistics().calls == 6
+    clock.advance(4.5)
+    assert breaker.statistics().calls == 4
+    clock.advance(10.0)
+    assert breaker.statistics().calls == 0

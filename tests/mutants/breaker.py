@@ -34,9 +34,9 @@ MUTANTS = [
         SHARING,
     ),
     mutant("a success leaves the streak", "                    machine.streak = 0\n", "", RULES),
-    mutant("a success is not in the total", "                        window.calls += 1\n", "", MODEL),
-    mutant("a success is not in its bucket", "                        window.current[0] += 1\n", "", MODEL),
-    mutant("a success never moves the window", "if now < window.edge:", "if True:", MODEL),
+    mutant("a success is not in the total", "                        window.calls += 1\n", "", RULES),
+    mutant("a success is not in its bucket", "                        window.current[0] += 1\n", "", RULES),
+    mutant("a success never moves the window", "if now < window.edge:", "if True:", RULES),
     mutant("the lock is not given back", "                free.append(None)\n", "                pass\n", RULES),
     mutant("a success is counted twice", "                    permit = UNCOUNTED\n", "", RULES),
     mutant(
