@@ -176,7 +176,7 @@ def readable(raw: Any) -> bool:
     descriptor = raw.fileno()
     if descriptor < 0:
         return True
-    if not hasattr(select, "poll"):  # pragma: no cover - Windows
+    if not hasattr(select, "poll"):  # on Windows
         return bool(select.select([descriptor], [], [], 0)[0])
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
