@@ -9,7 +9,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import asgi, failure, hosts, http, memory, redis, rejection, report, stacks, success, transport
+from . import asgi, asgi_server, failure, hosts, http, memory, redis, rejection, report, stacks, success, transport
+from .figures import Figure
 from .http_storm import Aftermath
 from .measure import Effort, Measured, measure
 from .memory import Footprint
@@ -37,6 +38,10 @@ def main() -> None:
     with console.status("") as status:
         crowds = hosts.measure(options.only.lower(), hosts.QUICK if options.quick else hosts.FULL, status.update)
     hosts.print_table(crowds, console)
+    with console.status("") as status:
+        load = asgi_server.QUICK if options.quick else asgi_server.FULL
+        loaded = asgi_server.measure(options.only.lower(), load, status.update)
+    asgi_server.print_tables(loaded, console)
     throughputs, storms = _http(options.only.lower(), http.QUICK if options.quick else http.FULL, console)
     http.print_tables(throughputs, storms, console)
     shared = _redis(options.only.lower(), redis.QUICK if options.quick else redis.FULL, console)
@@ -47,6 +52,7 @@ def main() -> None:
         parts = (
             report.markdown(results, footprints, effort, today),
             hosts.markdown(crowds),
+            asgi_server.markdown(loaded),
             http.markdown(throughputs, storms),
             redis.markdown(shared),
         )
@@ -79,7 +85,7 @@ def _http(only: str, effort: http.Effort, console: Console) -> tuple[list[http.T
         return http.measure(only, effort, status.update)
 
 
-def _redis(only: str, effort: redis.Effort, console: Console) -> list[redis.Figure] | None:
+def _redis(only: str, effort: redis.Effort, console: Console) -> list[Figure] | None:
     with console.status("") as status:
         return redis.measure(only, effort, status.update)
 

@@ -1,17 +1,16 @@
-"""ASGI middleware under real load: `python -m benchmarks.asgi_server [requests] [overload] [addresses]`.
+"""ASGI middleware under load.
 
-* **requests**: uvicorn (h11) in a process of its own, bare and with the whole stack, in turns; load by `wrk`.
-* **overload**: a handler with capacity for 200 requests a second, offered 600, with a bulkhead and without.
-* **addresses**: one million clients, one request each, through a limiter by client.
-
-It prints Markdown tables. Without arguments, all three.
+Requests per second: uvicorn (h11) in a process of its own, bare and with the whole stack in turns, load by `wrk` with
+32 connections. Overload: a handler that does 20 things at a time, with capacity for 200 requests a second, offered 600,
+with a bulkhead and without; an answer counts within a client's patience of a second. Addresses: a million clients, one
+request each, through a limiter by client, once with a limit whose keys are soon at rest and forgotten, once with one
+whose keys live on, so that most clients share the bucket for what is beyond the bound.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import os
 import re
 import resource
@@ -20,22 +19,39 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 from resilience_asgi import CorrelationMiddleware, ResilienceMiddleware, client_address
+from rich.console import Console
 
 from resilience import Bulkhead, RateLimiter
 
 from .asgi import application, guarded, receive
+from .figures import Figure, print_table
+from .figures import markdown as section
 
-ROUNDS, SECONDS = 5, 4
+GROUP = "ASGI under load"
 CAPACITY, OFFERED = 200, 600
 LANES, WORK = 20, 20 / CAPACITY  # the handler does 20 things at a time, each of which takes 100 ms
-OVERLOAD_SECONDS, PATIENCE = 6.0, 1.0
-ADDRESSES, MOST_KEYS = 1_000_000, 100_000
+PATIENCE = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How long to measure."""
+
+    rounds: int
+    seconds: int
+    overload: float
+    addresses: int
+
+
+FULL = Effort(rounds=7, seconds=4, overload=6.0, addresses=1_000_000)
+QUICK = Effort(rounds=1, seconds=1, overload=1.5, addresses=20_000)
 
 bare = application
 stacked = guarded()
@@ -65,9 +81,9 @@ def serving(name: str) -> Iterator[str]:
         process.wait()
 
 
-def requests_per_second(url: str, wrk: str) -> float:
+def requests_per_second(url: str, wrk: str, seconds: int) -> float:
     """What wrk counts in some seconds with 32 connections."""
-    command = [wrk, "-t1", "-c32", f"-d{SECONDS}s", url]
+    command = [wrk, "-t1", "-c32", f"-d{seconds}s", url]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found = re.search(r"Requests/sec:\s+([0-9.]+)", output)
     if found is None or "Non-2xx" in output:
@@ -75,22 +91,23 @@ def requests_per_second(url: str, wrk: str) -> float:
     return float(found[1])
 
 
-def requests_table() -> None:
+def throughput(effort: Effort) -> list[Figure]:
+    """What the stack leaves of a server's requests per second; nothing where `wrk` is missing."""
     wrk = shutil.which("wrk")
     if wrk is None:
-        print("requests per second: skipped, because wrk is not installed\n")
-        return
+        return []
     counts: dict[str, list[float]] = {"bare": [], "stacked": []}
     with serving("bare") as one, serving("stacked") as other:
-        for number in range(ROUNDS):
+        for number in range(effort.rounds):
             turns = [("bare", one), ("stacked", other)]
             for name, url in turns if number % 2 else reversed(turns):
-                counts[name].append(requests_per_second(url, wrk))
+                counts[name].append(requests_per_second(url, wrk, effort.seconds))
     ratio = median(b / a for a, b in zip(counts["bare"], counts["stacked"], strict=True))
-    print("| uvicorn, h11, wrk with 32 connections | requests/s | ratio | bar |\n| --- | --- | --- | --- |")
-    print(f"| bare application | {median(counts['bare']):,.0f} | | |")
-    ours = median(counts["stacked"])
-    print(f"| limit by client, bulkhead, timeout, correlation | {ours:,.0f} | {ratio:.3f} | ≥ 0.92 |\n")
+    return [
+        Figure("uvicorn, bare application: requests/s", median(counts["bare"])),
+        Figure("with limit by client, bulkhead, timeout, correlation: requests/s", median(counts["stacked"])),
+        Figure("that, times the bare application", ratio, least=0.92),
+    ]
 
 
 # -- overload ----------------------------------------------------------------------------------------------------------
@@ -108,7 +125,7 @@ def limited_handler() -> Any:
     return handler
 
 
-async def offered(app: Any, rate: float) -> tuple[list[float], int, int]:
+async def offered(app: Any, rate: float, seconds: float) -> tuple[list[float], int, int]:
     """Latencies of answers within the patience of a client, refusals, and late answers, at `rate` a second."""
     latencies: list[float] = []
     counts = {"refused": 0, "late": 0}
@@ -133,7 +150,7 @@ async def offered(app: Any, rate: float) -> tuple[list[float], int, int]:
             latencies.append(took)
 
     sent = 0
-    while (elapsed := time.perf_counter() - began) < OVERLOAD_SECONDS:
+    while (elapsed := time.perf_counter() - began) < seconds:
         while sent < elapsed * rate:
             task = asyncio.create_task(request())
             tasks.add(task)
@@ -145,9 +162,9 @@ async def offered(app: Any, rate: float) -> tuple[list[float], int, int]:
     return latencies, counts["refused"], counts["late"]
 
 
-async def saturated(app: Any) -> float:
+async def saturated(app: Any, seconds: float) -> float:
     """Requests a second that the handler serves when as many clients as it has lanes never pause."""
-    end, served = time.perf_counter() + OVERLOAD_SECONDS / 2, 0
+    end, served = time.perf_counter() + seconds, 0
 
     async def send(message: Any) -> None: ...
 
@@ -158,55 +175,79 @@ async def saturated(app: Any) -> float:
             served += 1
 
     await asyncio.gather(*(client() for _ in range(LANES)))
-    return served / (OVERLOAD_SECONDS / 2)
+    return served / seconds
 
 
-def overload_table() -> None:
+def overload(effort: Effort) -> list[Figure]:
+    """What clients get of a handler that is offered three times what it can do."""
+
     # No queue: with so many offered, a lane that becomes free has its next request at once, and nobody waits in vain.
     def protected() -> Any:
         return ResilienceMiddleware(limited_handler(), layers=[Bulkhead(LANES)])
 
-    async def run(make: Any, rate: float) -> tuple[list[float], int, int]:
-        return await offered(make(), rate)
-
-    cases = [
-        ("unloaded: half of what it can", limited_handler, CAPACITY / 2),
-        (f"offered {OFFERED}, bare", limited_handler, OFFERED),
-        (f"offered {OFFERED}, bulkhead", protected, OFFERED),
-    ]
-    capacity = asyncio.run(saturated(limited_handler()))
-    print(f"The handler serves {capacity:.0f} requests a second when {LANES} clients keep it busy.\n")
-    print("| overload | goodput/s | p50 ms | p99 ms | refused | later than 1 s |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for name, make, rate in cases:
-        latencies, refused, late = asyncio.run(run(make, rate))
+    async def run(make: Any, rate: float) -> tuple[float, float, int]:
+        latencies, _, late = await offered(make(), rate, effort.overload)
         latencies.sort()
-        p50, p99 = (latencies[int(len(latencies) * q)] * 1000 if latencies else float("nan") for q in (0.5, 0.99))
-        goodput = len(latencies) / OVERLOAD_SECONDS
-        print(f"| {name} | {goodput:.0f} | {p50:.1f} | {p99:.1f} | {refused} | {late} |")
-    print("\nBars for the bulkhead: p99 ≤ 1.5 × unloaded, goodput ≥ 0.95 × what it serves when kept busy.\n")
+        p99 = latencies[int(len(latencies) * 0.99)] if latencies else float("nan")
+        return len(latencies) / effort.overload, p99, late
+
+    capacity = asyncio.run(saturated(limited_handler(), effort.overload / 2))
+    _, unloaded, _ = asyncio.run(run(limited_handler, CAPACITY / 2))
+    bare, _, late = asyncio.run(run(limited_handler, OFFERED))
+    goodput, p99, _ = asyncio.run(run(protected, OFFERED))
+    return [
+        Figure("capacity: requests/s answered when kept busy", capacity),
+        Figure("offered half of it: p99 in ms", unloaded * 1000),
+        Figure("offered three times as much, bare: requests/s answered in time", bare),
+        Figure("the same: requests answered too late", late),
+        Figure("offered three times as much, bulkhead: requests/s answered in time", goodput),
+        Figure("the same, times the capacity", goodput / capacity, least=0.95),
+        Figure("the same: p99 in ms", p99 * 1000),
+        Figure("the same, times the p99 of half the load", p99 / unloaded, most=1.5),
+    ]
 
 
 # -- a million clients -------------------------------------------------------------------------------------------------
 
 
-async def addresses() -> list[tuple[int, float, float, int]]:
-    limiter = RateLimiter(10, 60.0, key=client_address(), max_keys=MOST_KEYS)
+async def by_address(limiter: RateLimiter, clients: int) -> list[tuple[float, float, int]]:
+    """Requests per second, resident MB and keys alive, after every tenth of the clients."""
     app = CorrelationMiddleware(ResilienceMiddleware(application, layers=[limiter], timeout=10.0))
 
     async def send(message: Any) -> None: ...
 
     rows = []
-    step = ADDRESSES // 10
-    for first in range(0, ADDRESSES, step):
+    step = clients // 10
+    for first in range(0, clients, step):
         began = time.perf_counter()
         for number in range(first, first + step):
             host = f"{1 + (number >> 16 & 255)}.{number >> 8 & 255}.{number & 255}.7"
             await app({"type": "http", "method": "GET", "path": "/", "headers": [], "client": (host, 1)}, receive, send)
         taken = time.perf_counter() - began
         gc.collect()
-        rows.append((first + step, step / taken, _resident(), limiter.statistics().keys))
+        rows.append((step / taken, _resident(), limiter.statistics().keys))
     return rows
+
+
+def addresses(effort: Effort) -> list[Figure]:
+    """What a limiter by client does to throughput and memory when nobody comes twice."""
+    key = client_address()
+    figures = []
+    most = effort.addresses // 10
+    for what, period in {"keys soon at rest": 1.0, "keys alive beyond the bound": 3600.0}.items():
+        limiter = RateLimiter(10, period, key=key, max_keys=most)
+        rows = asyncio.run(by_address(limiter, effort.addresses))
+        title = f"{effort.addresses:,} clients, {what}"
+        # The first tenth warms up, and in the second case it is the one whose requests are let through.
+        rates = [rate for rate, _, _ in rows[1:]]
+        growth = rows[-1][1] - rows[1][1]
+        figures += [
+            Figure(f"{title}: requests/s", median(rates)),
+            Figure(f"{title}: last third, times the first third", median(rates[-3:]) / median(rates[:3]), least=0.85),
+            Figure(f"{title}: most keys at once", max(keys for _, _, keys in rows), most=most),
+            Figure(f"{title}: MB grown over the last eight tenths", growth, most=10.0),
+        ]
+    return figures
 
 
 def _resident() -> float:
@@ -218,24 +259,26 @@ def _resident() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def addresses_table() -> None:
-    print("| distinct clients so far | requests/s | resident MB | live keys |\n| --- | --- | --- | --- |")
-    for count, rate, megabytes, keys in asyncio.run(addresses()):
-        print(f"| {count:,} | {rate:,.0f} | {megabytes:.0f} | {keys:,} |")
-    print()
+# -- the section -------------------------------------------------------------------------------------------------------
 
 
-TABLES = {"requests": requests_table, "overload": overload_table, "addresses": addresses_table}
+def measure(only: str, effort: Effort, progress: Callable[[str], object]) -> list[Figure]:
+    """All figures whose name contains `only`."""
+    parts = {"throughput": throughput, "overload": overload, "addresses": addresses}
+    figures: list[Figure] = []
+    for name, part in parts.items():
+        if only in f"{GROUP.lower()} {name}":
+            progress(f"{GROUP}: {name}")
+            figures += part(effort)
+    return figures
 
 
-def main() -> None:
-    wanted = sys.argv[1:] or list(TABLES)
-    unknown = sorted(set(wanted) - set(TABLES))
-    if unknown:
-        sys.exit(f"there is no table called {json.dumps(unknown)}; there are {', '.join(TABLES)}")
-    for name in wanted:
-        TABLES[name]()
+def print_tables(figures: Sequence[Figure], console: Console) -> None:
+    """Everything measured, and the count of the bars."""
+    if figures:
+        print_table(GROUP, figures, console)
 
 
-if __name__ == "__main__":
-    main()
+def markdown(figures: Sequence[Figure]) -> str:
+    """The section of RESULTS.md."""
+    return section(GROUP, __doc__, figures)

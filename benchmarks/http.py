@@ -1,10 +1,11 @@
 """Requests per second of HTTP clients with and without our transports, against a server on loopback.
 
 The server is a process of its own and answers after 5 ms. All contestants of a case run in turns, in several rounds of
-one run. Each turn has a ramp that is not counted and then a window. Both have to be long: after one request to warm up,
-httpx assigns all requests to that one connection and only slows down to what it keeps up after seconds. A ratio is the
-median over the rounds of the ratios within a round. The CPU time of the client per request moves less with the
-machine's other work than the throughput does.
+one run. Plain clients are as one gets them without an argument, since that is what a transport is put into; a line
+below each shows what it does if told to keep all of its 100 connections alive. Each turn has a ramp that is not counted
+and then a window. Both have to be long: after one request to warm up, httpx assigns all requests to that one connection
+and only slows down to what it keeps up after seconds. A ratio is the median over the rounds of the ratios within a
+round. The CPU time of the client per request moves less with the machine's other work than the throughput does.
 """
 
 from __future__ import annotations
@@ -92,14 +93,23 @@ class Throughput:
         return self.ratio(bar) >= bar.least and not self.errors[bar.ours]
 
 
-def _limits(library: Any) -> Any:
-    return library.Limits(max_connections=100, max_keepalive_connections=100, keepalive_expiry=5.0)
+KEPT = "{}, 100 kept alive"
+"""A client of a library that keeps all of its connections, where it keeps 20 of its 100 unless told."""
+
+
+def _plain(client: str) -> dict[str, Callable[[], Any]]:
+    makers: dict[str, Callable[[], Any]] = {}
+    for library in (httpx, httpx2):
+        make = getattr(library, client)
+        makers[library.__name__] = make
+        kept = library.Limits(max_connections=100, max_keepalive_connections=100)
+        makers[KEPT.format(library.__name__)] = partial(make, limits=kept)
+    return makers
 
 
 def _asynchronous() -> dict[str, Callable[[], Any]]:
     return {
-        "httpx": lambda: httpx.AsyncClient(limits=_limits(httpx)),
-        "httpx2": lambda: httpx2.AsyncClient(limits=_limits(httpx2)),
+        **_plain("AsyncClient"),
         "httpx + PooledTransport": lambda: httpx.AsyncClient(transport=resilience_httpx.PooledTransport()),
         "httpx2 + PooledTransport": lambda: httpx2.AsyncClient(transport=resilience_httpx2.PooledTransport()),
         **{f"{pair[0].__name__} + ResilientTransport": partial(_resilient_client, *pair) for pair in _resilient()},
@@ -112,8 +122,7 @@ def _resilient_client(library: Any, bound: Any) -> Any:
 
 def _synchronous() -> dict[str, Callable[[], Any]]:
     return {
-        "httpx": lambda: httpx.Client(limits=_limits(httpx)),
-        "httpx2": lambda: httpx2.Client(limits=_limits(httpx2)),
+        **_plain("Client"),
         "httpx + PooledTransport": lambda: httpx.Client(transport=resilience_httpx.PooledTransport()),
         "httpx2 + PooledTransport": lambda: httpx2.Client(transport=resilience_httpx2.PooledTransport()),
     }

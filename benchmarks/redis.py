@@ -23,14 +23,15 @@ from limits.aio.strategies import FixedWindowRateLimiter
 from resilience_redis import RedisStore
 from resilience_redis._scripts import SCRIPTS
 from rich.console import Console
-from rich.table import Table
 
 from resilience import RateLimiter
 from tests.redis_server import RedisServer, start
 
+from .figures import Figure, print_table
+from .figures import markdown as section
+
 GROUP = "shared state"
 ABSENT = "redis-server is not installed, so nothing was measured of state shared through it."
-HEADINGS = ("what", "", "bar", "verdict")
 CROWD = 100
 UNLIMITED = 10_000_000.0
 BARE = ("-1", "take", "1.0", "1.0", "0.0", "1e+300", "1e-07", "1.0", "1.0")
@@ -50,29 +51,6 @@ class Effort:
 
 FULL = Effort(rounds=7, decisions=3000, seconds=30.0)
 QUICK = Effort(rounds=3, decisions=500, seconds=2.0)
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One number, and the least or the most it should be."""
-
-    name: str
-    value: float
-    least: float | None = None
-    most: float | None = None
-
-    @property
-    def holds(self) -> bool | None:
-        """Whether the bar holds; None where there is none."""
-        if self.least is None and self.most is None:
-            return None
-        return (self.least is None or self.value >= self.least) and (self.most is None or self.value <= self.most)
-
-    def cells(self) -> tuple[str, ...]:
-        bar = "" if self.least is None else f"≥ {self.least:g}"
-        bar = bar if self.most is None else f"≤ {self.most:g}"
-        value = f"{self.value:,.0f}" if self.value >= 100 else f"{self.value:.3f}"
-        return self.name, value, bar, "" if self.holds is None else "pass" if self.holds else "MISS"
 
 
 async def nothing() -> None:
@@ -248,35 +226,14 @@ def measure(only: str, effort: Effort, progress: Callable[[str], object]) -> lis
         server.close()
 
 
-def verdicts(figures: Sequence[Figure]) -> list[bool]:
-    """Every bar, and whether it holds."""
-    return [figure.holds for figure in figures if figure.holds is not None]
-
-
 def print_tables(figures: Sequence[Figure] | None, console: Console) -> None:
     """Everything measured, and the count of the bars."""
     if figures is None:
         console.print(ABSENT)
-    if not figures:
-        return
-    table = Table(title=GROUP, title_justify="left")
-    for heading in HEADINGS:
-        table.add_column(heading)
-    for figure in figures:
-        cells = figure.cells()
-        table.add_row(*cells, style={"pass": "green", "MISS": "bold red"}.get(cells[-1], ""))
-    console.print(table)
-    held = verdicts(figures)
-    console.print(f"{GROUP}: {sum(held)} of {len(held)} bars hold.")
+    elif figures:
+        print_table(GROUP, figures, console)
 
 
 def markdown(figures: Sequence[Figure] | None) -> str:
     """The section of RESULTS.md."""
-    title = f"## {GROUP.capitalize()}"
-    if figures is None:
-        return f"{title}\n\n{ABSENT}\n"
-    held = verdicts(figures)
-    lines = [HEADINGS, ("---",) * len(HEADINGS), *(figure.cells() for figure in figures)]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    paragraph = " ".join((__doc__ or "").split())
-    return f"{title}\n\n{sum(held)} of {len(held)} bars hold. {paragraph}\n\n{table}\n"
+    return f"## {GROUP.capitalize()}\n\n{ABSENT}\n" if figures is None else section(GROUP, __doc__, figures)
