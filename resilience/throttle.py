@@ -191,9 +191,6 @@ class Throttle(Policy):
                 )
             line.queue = _Queue(loop)
 
-    def _warn_if_blocking_a_loop(self) -> None:
-        """Nothing to warn of: a plain caller that would have to wait gets a TypeError."""
-
     def _acquire_now(self, cost: float) -> None:
         """Take capacity that is known to be there: `acquire` then ends without suspending."""
         try:

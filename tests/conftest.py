@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import functools
 import gc
+import logging
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -176,6 +177,31 @@ def nothing_left_behind() -> Iterator[None]:
     yield
     assert events.SUBSCRIBERS == []
     assert _our_variables() == before
+
+
+@pytest.fixture(autouse=True)
+def taken_over() -> Iterator[list[str]]:
+    """What was said of locks that were not given back; tests in which that is meant to happen clear the list.
+
+    A policy takes such a lock over after some seconds, so a deadlock would else go by as a slow test.
+    """
+    said: list[str] = []
+    watch = _Watch(said)
+    logger = logging.getLogger("resilience")
+    logger.addHandler(watch)
+    yield said
+    logger.removeHandler(watch)
+    assert said == []
+
+
+class _Watch(logging.Handler):
+    def __init__(self, said: list[str]) -> None:
+        super().__init__()
+        self._said = said
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "taken over" in record.msg:
+            self._said.append(record.getMessage())
 
 
 def _our_variables() -> dict[contextvars.ContextVar[Any], Any]:

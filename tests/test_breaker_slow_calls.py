@@ -46,6 +46,17 @@ def test_enough_slow_calls_open_the_circuit(colour: Colour) -> None:
     assert states == [State.CLOSED] * 5 + [State.OPEN]  # 3 of 6
 
 
+def test_failures_that_were_fast_do_not_count_for_the_slow_rate(colour: Colour) -> None:
+    breaker = CircuitBreaker(slow_call_duration=1.0, slow_call_rate=0.75, failure_rate=None, minimum_calls=4)
+    for seconds, error in ((0.0, OSError()), (0.0, OSError()), (0.0, OSError()), (2.0, None)):
+        guard = breaker.guard()
+        colour.enter(guard)
+        colour.clock.advance(seconds)
+        colour.exit(guard, error)
+    statistics = breaker.statistics()
+    assert (statistics.failures, statistics.slow, breaker.state) == (3, 1, State.CLOSED)
+
+
 def test_slow_calls_wait_for_the_minimum_too(colour: Colour) -> None:
     breaker = CircuitBreaker(slow_call_duration=1.0, minimum_calls=3)
     guarded = colour.guarded(breaker, colour.sleep)

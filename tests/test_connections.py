@@ -86,6 +86,16 @@ def test_who_waits_for_a_full_host_keeps_its_turn_among_all() -> None:
     assert other.granted
 
 
+def test_who_waits_for_a_full_host_costs_no_other_host_its_idle_connections() -> None:
+    connections = Connections(2, per_host=1)
+    connected(connections.acquire("a"))
+    idle = connected(connections.acquire("b"))
+    connections.release(idle, True)
+    waiting(connections.acquire("a"))
+    assert not connections.doomed
+    assert connections.acquire("b") is idle
+
+
 def test_only_as_many_idle_connections_make_room_as_requests_wait() -> None:
     connections = Connections(3)
     for place in [connected(connections.acquire(host)) for host in "abc"]:

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import structlog
 import tenacity
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from resilience import (
@@ -76,6 +76,8 @@ UNACCEPTABLE: list[Any] = [
 
 
 @given(st.integers(min_value=0, max_value=2**48 - 1), st.integers(min_value=0, max_value=2**74 - 1))
+@example(2**48 - 1, 2**74 - 1)
+@example(0, 0xABC << 62)
 def test_a_new_id_is_a_uuid_of_version_7_in_32_lower_case_digits(milliseconds: int, chance: int) -> None:
     """RFC 9562, section 5.7: 48 bits of milliseconds, the version, 12 bits, the variant, 62 bits."""
     with pytest.MonkeyPatch.context() as patch:

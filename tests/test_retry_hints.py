@@ -238,6 +238,25 @@ def test_a_retry_within_a_retry_counts_for_itself(colour: Colour) -> None:
     assert seen == [1, 2, 1, 2, 1, 2]
 
 
+def test_no_call_has_to_ask_for_its_attempt_while_all_are_first_ones(colour: Colour) -> None:
+    """Whoever retries nothing does not pay for numbering; blocks may well have numbered their first attempts."""
+    before, seen = len(FURTHER), []
+
+    def body() -> Any:
+        seen.append(len(FURTHER) - before)
+        raise OSError
+
+    with pytest.raises(OSError):
+        colour.guarded(Retry(OSError, wait=NOW), body)()
+    attempts: list[int] = []
+    for attempt in Retry(OSError, wait=NOW, attempts=2):
+        with attempt:
+            attempts.append(len(FURTHER) - before)
+            if len(attempts) == 1:
+                raise OSError
+    assert (seen, attempts, len(FURTHER)) == ([0, 1, 1], [0, 1], before)
+
+
 def test_what_a_further_attempt_has_left_running_belongs_to_no_attempt(clock: ManualClock) -> None:
     """A task started by the second attempt keeps its context, but when the attempt is over the number means nothing."""
     seen: list[int] = []

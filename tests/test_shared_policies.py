@@ -602,6 +602,22 @@ def test_budgets_of_one_name_are_one_allowance(clock: ManualClock, store: Any) -
     assert pair[0].withdraw()
 
 
+def test_a_budget_tells_of_first_attempts_now_and_then_and_of_a_retry_at_once(clock: ManualClock) -> None:
+    store = RemoteStore(clock, delay=0.0)
+    budget = RetryBudget(0.0, 1.0, name="x", store=store)
+    for _ in range(50):
+        budget.deposit()
+        told(store)
+    assert len(store.batches) == 1
+    assert budget.withdraw()
+    told(store)
+    assert len(store.batches) == 2
+    clock.advance(0.1)
+    budget.deposit()
+    told(store)
+    assert len(store.batches) == 3
+
+
 def test_a_budget_whose_report_was_lost_tells_again_later(clock: ManualClock) -> None:
     store = RemoteStore(clock)
     budget = RetryBudget(name="x", store=store)

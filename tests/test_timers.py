@@ -94,7 +94,10 @@ def test_an_earlier_deadline_moves_the_timer_forward(clock: ManualClock) -> None
                 await Timeout(seconds)(asyncio.sleep)(9999)
             return clock.now() - 1000.0
 
-        return await asyncio.gather(*(cut(seconds) for seconds in (300.0, 0.5, 3.0)))
+        cuts = asyncio.gather(*(cut(seconds) for seconds in (300.0, 0.5, 3.0)))
+        await asyncio.sleep(0)
+        assert armed(clock) == 1, "the timer for the later one is still set"
+        return await cuts
 
     assert run(main(), clock) == [pytest.approx(300.0, rel=0.02), pytest.approx(0.51), pytest.approx(3.0, rel=0.02)]
 

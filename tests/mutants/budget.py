@@ -6,6 +6,7 @@ from . import Mutant
 
 _MACHINE = ("tests/machines/test_budget.py",)
 _TESTS = ("tests/test_budget.py",)
+_SHARED = ("tests/test_shared_policies.py",)
 
 
 def _budget(name: str, old: str, new: str, tests: tuple[str, ...] = _MACHINE) -> Mutant:
@@ -13,6 +14,9 @@ def _budget(name: str, old: str, new: str, tests: tuple[str, ...] = _MACHINE) ->
 
 
 MUTANTS: list[Mutant] = [
+    _budget(
+        "each first attempt is told at once", "shared.tell(now, retry=False)", "shared.tell(now, retry=True)", _SHARED
+    ),
     _budget("one retry more", "if self._balance_locked(now) < 1.0 - 1e-9:", "if self._balance_locked(now) < 0.0:"),
     _budget("one retry less", "if self._balance_locked(now) < 1.0 - 1e-9:", "if self._balance_locked(now) <= 1.0:"),
     _budget("rounding takes a retry", "1.0 - 1e-9", "1.0", _TESTS),

@@ -9,6 +9,7 @@ EVENTS = "tests/test_breaker_events.py"
 MODEL = "tests/machines/test_circuit.py"
 PROBES = "tests/test_breaker_probes.py"
 RULES = "tests/test_breaker.py"
+SLOW = "tests/test_breaker_slow_calls.py"
 MODES = "tests/test_breaker_modes.py"
 SHARING = "tests/test_breaker_sharing.py"
 
@@ -45,7 +46,7 @@ MUTANTS = [
         "and _share(window.failures, window.calls, self.failure_rate or 0.0)",
         MODEL,
     ),
-    mutant("slow rate looks at failures", "_share(window.slow,", "_share(window.failures,", MODEL),
+    mutant("slow rate looks at failures", "_share(window.slow,", "_share(window.failures,", SLOW),
     mutant("failure rate looks at slow calls", "_share(window.failures,", "_share(window.slow,", MODEL),
     mutant(
         "a slow success counts for the failure rate",

@@ -67,7 +67,7 @@ MUTANTS = [
     mutant("slowness is no trouble", "store", "FAILURE if expired() else ABANDONED", "ABANDONED", STORE),
     mutant("a store is copied", "store", "    def __reduce_ex__(", "    def _reduce_ex(", STORE),
     mutant("how long it refuses without asking is told as the pause", "_shared_circuit", "            self.refuses_until = -math.inf\n", "            self.refuses_until = min(self.refuses_until, self._heard_at + self._fresh)\n", STORE),
-    mutant("a long name stays long", "_keys", 'return text if len(text) <= _LONGEST else "%"', 'return text if True else "%"', STORE),
+    mutant("a long name stays long", "_keys", 'return text if len(text) <= _LONGEST else "%"', 'return text if True else "%"', CLIENTS),
     mutant("a failed reply is no trouble", "store", "SUCCESS if trouble is None else FAILURE", "SUCCESS", STORE),
     mutant("trouble is told each time", "store", "if verdict is FAILURE and store._healthy:", "if verdict is FAILURE:", STORE),
     mutant("recovery is not told", "store", "                self._tell(store, StoreRecovered)", "                pass", STORE),

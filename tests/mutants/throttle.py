@@ -78,9 +78,6 @@ MUTANTS: list[Mutant] = [
         "a child waits behind its parent's calls", "        self.queue = _Queue(None)\n        # The", "        # The"
     ),
     _throttle(
-        "a guard warns before it refuses", "    def _warn_if_blocking_a_loop(self)", "    def _warn_if_blocking(self)"
-    ),
-    _throttle(
         "computed costs are not checked",
         '_arguments.number("cost", self._cost_of(*args, **(kwargs or {})), zero=True)',
         "self._cost_of(*args, **(kwargs or {}))",
