@@ -184,6 +184,42 @@ def test_layers_admitted_before_a_refusal_get_their_permits_back(clock: ManualCl
     assert breaker.state.value == "closed"
 
 
+def test_every_policy_behind_one_that_lets_the_request_wait_is_passed_too(clock: ManualClock) -> None:
+    """A wait, a second one, a Keyed, and what comes behind each."""
+    first, second, behind, last = (Bulkhead(1, max_queue=1) for _ in range(4))
+    layers = [first, second, Keyed(lambda key: behind, key=path_key()), RateLimiter(1, 5.0, max_wait=60.0), last]
+    seen: list[tuple[float, list[int]]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append((clock.now() - 1000.0, [in_use(bulkhead) for bulkhead in (first, second, behind, last)]))
+        await respond(send)
+
+    middleware = ResilienceMiddleware(app, layers=layers)
+
+    async def main() -> None:
+        held = [(bulkhead, bulkhead.admit()) for bulkhead in (first, second)]
+        served = asyncio.ensure_future(Connection(middleware).serve())
+        for bulkhead, permit in held:
+            await clock.asleep(1.0)
+            bulkhead.settle(permit)
+        await served
+        await Connection(middleware).serve()
+
+    run(main(), clock)
+    assert seen == [(pytest.approx(2.0), [1, 1, 1, 1]), (pytest.approx(7.0), [1, 1, 1, 1])]
+    assert [in_use(bulkhead) for bulkhead in (first, second, behind, last)] == [0, 0, 0, 0]
+
+
+def test_a_bulkhead_alone_gets_its_slot_back_when_the_server_cannot_deliver(clock: ManualClock) -> None:
+    bulkhead = Bulkhead(1)
+
+    connection = Connection(ResilienceMiddleware(answering(), layers=[bulkhead]))
+    connection.broken = OSError("gone")
+    with pytest.raises(OSError, match="gone"):
+        run(connection.serve(), clock)
+    assert in_use(bulkhead) == 0
+
+
 @pytest.mark.parametrize("status,failures", [(200, 0), (404, 0), (499, 0), (500, 1), (503, 1)])
 def test_a_status_of_500_and_above_is_a_failure(clock: ManualClock, status: int, failures: int) -> None:
     breakers: dict[str, Any] = {}
