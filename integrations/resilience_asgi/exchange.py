@@ -220,8 +220,7 @@ class Exchange:
 
     def _opened(self) -> Inbox:
         if self._inbox is None:
-            # A request without a watch is one that only the application may receive.
-            reserved = self._watched_in is None or any(name == b"expect" for name, _ in self._scope.get("headers", ()))
+            reserved = any(name == b"expect" for name, _ in self._scope.get("headers", ()))
             self._inbox = Inbox(self._receive, reserved)
         return self._inbox
 

@@ -119,6 +119,22 @@ def test_a_slot_comes_back_when_send_raises_and_the_breaker_does_not_count_it(cl
     assert breaker.state.value == "closed"
 
 
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_an_error_of_the_server_that_is_no_broken_connection_is_a_failure(clock: ManualClock, at: int) -> None:
+    breaker = CircuitBreaker("app", failure_threshold=1)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for number, message in enumerate((START, PART, END)):
+            if number == at:
+                connection.broken = RuntimeError("not now")
+            await send(message)
+
+    connection = Connection(ResilienceMiddleware(app, layers=[breaker]))
+    with pytest.raises(RuntimeError, match="not now"):
+        run(connection.serve(), clock)
+    assert breaker.state.value == "open"
+
+
 def test_a_slot_comes_back_when_the_application_sends_nothing(clock: ManualClock) -> None:
     bulkhead, breaker = Bulkhead(1), CircuitBreaker("app", failure_threshold=9)
 
@@ -206,7 +222,8 @@ def test_every_policy_behind_one_that_lets_the_request_wait_is_passed_too(clock:
         await Connection(middleware).serve()
 
     run(main(), clock)
-    assert seen == [(pytest.approx(2.0), [1, 1, 1, 1]), (pytest.approx(7.0), [1, 1, 1, 1])]
+    assert [when for when, _ in seen] == [pytest.approx(2.0), pytest.approx(7.0)]
+    assert [held for _, held in seen] == [[1, 1, 1, 1], [1, 1, 1, 1]]
     assert [in_use(bulkhead) for bulkhead in (first, second, behind, last)] == [0, 0, 0, 0]
 
 

@@ -24,6 +24,12 @@ def rendering(name: str, old: str, new: str, tests: tuple[str, ...] = REFUSALS) 
     return mutant("rendering", name, old, new, tests)
 
 
+def problem(name: str, old: str, new: str) -> Mutant:
+    return Mutant(
+        f"problem: {name}", "integrations/resilience_http/problem.py", old, new, ("tests/http/test_problem.py",)
+    )
+
+
 def correlation(name: str, old: str, new: str) -> Mutant:
     return mutant("correlation", name, old, new, CORRELATION)
 
@@ -42,9 +48,9 @@ def shutdown(name: str, old: str, new: str, tests: tuple[str, ...] = SHUTDOWN) -
 
 MUTANTS = [
     # rendering
-    rendering("a header stands twice", "if name.lower() not in known}", "}"),
+    rendering("a header stands twice", "if _raw(name) not in known}", "}"),
     rendering("HEAD has a body", 'b"" if scope.get("method") == "HEAD" else self.body', "self.body"),
-    rendering("the length is missing", '        headers["content-length"] = str(len(self.body))\n', ""),
+    rendering("the length is missing", '        headers[b"content-length"] = b"%d" % len(self.body)\n', ""),
     rendering(
         "a mixed group is a rejection",
         "return problems[0] if None not in problems else None",
@@ -52,10 +58,18 @@ MUTANTS = [
     ),
     rendering("a group is nobody's", "    if isinstance(error, BaseExceptionGroup):\n", "    if False:\n"),
     rendering("a refusal has no id", '{"correlation_id": identity}', "{}"),
-    rendering("nobody is told when to come back", "    if problem.retry_after is not None:\n", "    if False:\n"),
+    rendering("nobody is told when to come back", "    if problem.retry_after is None:\n", "    if True:\n"),
     rendering(
-        "a zero is no time to come back", "    if problem.retry_after is not None:\n", "    if problem.retry_after:\n"
+        "a zero is no time to come back", "    if problem.retry_after is None:\n", "    if not problem.retry_after:\n"
     ),
+    rendering("names keep their case", "return name.lower().encode", "return name.encode"),
+    problem("True is written as Python has it", "type(value) is int:", "isinstance(value, int):"),
+    problem("a name that is no text is no name", "    if type(name) is str:\n", "    if True:\n"),
+    problem("text is not escaped", "{_quoted(name)}:{_quoted(value)}", '"{name}":"{value}"'),
+    problem("a problem has no title", "        if title is not None:\n", "        if False:\n"),
+    problem("no phrase is a title", "        if title is not None:\n", "        if True:\n"),
+    problem("a blank type is written", "{} if self.type == BLANK else ", ""),
+    problem("members can be replaced", "if not _MEMBERS.isdisjoint(self.extensions):", "if False:"),
     rendering("caches may keep a refusal", '"Cache-Control": "no-store"}, problem', "}, problem"),
     rendering("other errors are rendered", "    if response is None:\n        raise error\n", ""),
     rendering(

@@ -382,9 +382,6 @@ MUTANTS = [
     ),
     exchange("the task is kept", "        self._task = None  # it", "        pass  # it", PERMITS),
     exchange(
-        "a request is reserved for the application alone", "reserved = self._watched_in is None or", "reserved =", GONE
-    ),
-    exchange(
         "a team's rendering is ignored",
         "response_to(error, self._scope, self._plan.render)",
         "response_to(error, self._scope)",
