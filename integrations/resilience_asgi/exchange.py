@@ -99,7 +99,9 @@ class Exchange:
 
     def begin(self) -> Receive:
         """Arm what limits and watches the request; returns its `receive`. DeadlineExceededError if no time is left."""
-        plan, scope = self._plan, self._scope
+        plan, scope, task = self._plan, self._scope, self._task
+        assert task is not None
+        timers = plan.timers(task.get_loop())
         limit = plan.seconds
         if plan.incoming_deadline:
             for name, _ in scope.get("headers", ()):
@@ -109,21 +111,19 @@ class Exchange:
                         limit = allowed
                     break
         if limit is not None or plan.body_seconds is not None:
-            self._arm(limit, plan.timers(get_running_loop()))
+            self._arm(limit, timers, task)
         if plan.watch_after is not None and scope["type"] == "http":
             self.when = plan.clock.now() + plan.watch_after
             # Timers ask for no more than an instant and `fire()`; deadlines and exchanges have both.
             entry: Any = self
-            self._watched_in = plan.timers(get_running_loop()).add(entry, plan.watch_grain)
+            self._watched_in = timers.add(entry, plan.watch_grain)
             return self.receive
         # Nobody watches; whether the application is told of a disconnect may count all the same.
         return self.receive if plan.judged else self._receive
 
-    def _arm(self, limit: float | None, timers: Timers) -> None:
+    def _arm(self, limit: float | None, timers: Timers, task: asyncio.Task[Any]) -> None:
         """Put a limit (seconds) in force. Raises DeadlineExceededError if nothing is left of it."""
-        plan, task = self._plan, self._task
-        assert task is not None
-        timeout = plan.timeout
+        plan, timeout = self._plan, self._plan.timeout
         deadline = timeout._deadline(limit, task)
         if deadline is not None:
             grain = plan.grain if deadline.timeout == plan.seconds else grain_of(deadline.timeout or 0.0)

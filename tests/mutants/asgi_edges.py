@@ -65,7 +65,7 @@ MUTANTS = [
     rendering("names keep their case", "return name.lower().encode", "return name.encode"),
     problem("True is written as Python has it", "type(value) is int:", "isinstance(value, int):"),
     problem("a name that is no text is no name", "    if type(name) is str:\n", "    if True:\n"),
-    problem("text is not escaped", "{_quoted(name)}:{_quoted(value)}", '"{name}":"{value}"'),
+    problem("text is not escaped", "_quoted = json.encoder.encode_basestring_ascii", "_quoted = '\"{}\"'.format"),
     problem("a problem has no title", "        if title is not None:\n", "        if False:\n"),
     problem("no phrase is a title", "        if title is not None:\n", "        if True:\n"),
     problem("a blank type is written", "{} if self.type == BLANK else ", ""),
