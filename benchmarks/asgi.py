@@ -103,6 +103,18 @@ def stack(_: Colour) -> list[Case]:
     ]
 
 
+def refused(_: Colour) -> list[Case]:
+    framework = Starlette(routes=[Route("/", lambda request: PlainTextResponse("ok"))])
+    framework.state.limiter = slowapi.Limiter(key_func=get_remote_address, default_limits=["1/day"])
+    layers = [RateLimiter(1, 86_400.0, key=client_address()), Bulkhead(100)]
+    ours = CorrelationMiddleware(ResilienceMiddleware(application, layers=layers, timeout=10.0))
+    return [
+        Case(BARE, requests(application, framework=framework)),
+        Case(OURS, requests(ours, framework=framework)),
+        Case("slowapi", requests(SlowAPIASGIMiddleware(application), framework=framework)),
+    ]
+
+
 GROUP = "ASGI middleware"
 ROWS = (
     Row(GROUP, "correlation id, made", _correlation(), (Bar("asgi-correlation-id", 0.6),), ("async",)),
@@ -120,5 +132,13 @@ ROWS = (
         (Bar("slowapi", 0.35),),
         ("async",),
         note="all of ours together against slowapi's ASGI middleware, which is a rate limit alone",
+    ),
+    Row(
+        GROUP,
+        "refused request, 429",
+        refused,
+        (Bar("slowapi", 0.5),),
+        ("async",),
+        note="the same layers with the limit used up: what overload consists of",
     ),
 )

@@ -38,7 +38,7 @@ from resilience import (
     new_id,
     unbind,
 )
-from resilience.correlation import valid_id
+from resilience.correlation import _ends, valid_id
 from resilience.testing import ManualClock, run
 from tests.conftest import Colour
 
@@ -75,20 +75,27 @@ UNACCEPTABLE: list[Any] = [
 # --- new ids ---------------------------------------------------------------------------------------------------------
 
 
-@given(st.integers(min_value=0, max_value=2**48 - 1), st.integers(min_value=0, max_value=2**74 - 1))
-@example(2**48 - 1, 2**74 - 1)
-@example(0, 0xABC << 62)
+@given(st.integers(min_value=0, max_value=2**48 - 1), st.integers(min_value=0, max_value=2**80 - 1))
+@example(2**48 - 1, 2**80 - 1)
+@example(0, 0xABC << 64)
 def test_a_new_id_is_a_uuid_of_version_7_in_32_lower_case_digits(milliseconds: int, chance: int) -> None:
     """RFC 9562, section 5.7: 48 bits of milliseconds, the version, 12 bits, the variant, 62 bits."""
+    _ends.clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clock, "unix_milliseconds", lambda: milliseconds)
-        patch.setattr("os.urandom", lambda size: (chance << 6 | 0b101010).to_bytes(10) if size == 10 else b"")
+        patch.setattr("os.urandom", lambda size: chance.to_bytes(10) * (size // 10))
         identity = new_id()
+    _ends.clear()
     assert re.fullmatch(r"[0-9a-f]{32}", identity)
     parsed = uuid.UUID(hex=identity)
     assert (parsed.version, parsed.variant) == (7, uuid.RFC_4122)
     assert parsed.int >> 80 == milliseconds
-    assert (parsed.int >> 64 & 0xFFF, parsed.int & 2**62 - 1) == (chance >> 62, chance & 2**62 - 1)
+    assert (parsed.int >> 64 & 0xFFF, parsed.int & 2**62 - 1) == (chance >> 64 & 0xFFF, chance & 2**62 - 1)
+
+
+def test_every_new_id_has_chance_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock, "unix_milliseconds", lambda: 1)
+    assert len({new_id() for _ in range(1000)}) == 1000
 
 
 def test_a_new_id_carries_the_calendar_time_and_sorts_by_it(monkeypatch: pytest.MonkeyPatch) -> None:

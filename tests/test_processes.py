@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from resilience import Bulkhead, BulkheadFullError, CircuitBreaker, Keyed, RateLimiter, _machine
+from resilience import Bulkhead, BulkheadFullError, CircuitBreaker, Keyed, RateLimiter, _machine, new_id
 from resilience._machine import SUCCESS, Machine
 from resilience._wait import Wait
+from resilience.correlation import _ends
 
 PATIENCE = 20  # seconds after which a child that hangs is ended by a signal
 
@@ -40,6 +41,18 @@ def in_child(work: Callable[[], None]) -> None:
             os._exit(status)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
+
+
+@needs_fork
+def test_a_forked_child_makes_ids_that_its_parent_will_not_make() -> None:
+    new_id()
+    ahead = set(_ends)
+    assert ahead
+
+    def work() -> None:
+        assert not {new_id()[12:] for _ in range(2 * len(ahead))} & ahead
+
+    in_child(work)
 
 
 def while_held(*machines: Machine) -> tuple[threading.Thread, threading.Event]:

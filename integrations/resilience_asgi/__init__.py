@@ -3,10 +3,10 @@
 from .correlation import CorrelationMiddleware
 from .deadlines import incoming_timeout
 from .dependency import dependency
-from .exchange import ResponseOutcome
 from .health import HealthEndpoints
 from .keys import client_address, header_key, path_key
 from .middleware import ResilienceMiddleware
+from .permits import ResponseOutcome
 from .plan import Rule
 from .rendering import ProblemResponse, problem_handler, problem_json, problem_response
 from .shutdown import GracefulShutdown

@@ -15,6 +15,8 @@ Install it around the finished application, so that responses of the framework's
 
 from __future__ import annotations
 
+import re
+from collections.abc import Awaitable
 from contextvars import ContextVar
 from typing import Any
 
@@ -30,7 +32,7 @@ from resilience_http.trace_context import (
 from structlog.contextvars import bind_contextvars, reset_contextvars
 
 from resilience import _arguments, new_id
-from resilience.correlation import _current, valid_id
+from resilience.correlation import _SAFE, _current
 
 from .protocol import ASGIApp, Message, Receive, Scope, Send, header_values
 
@@ -38,6 +40,7 @@ REQUEST_ID = "X-Request-ID"
 
 _TRACEPARENT, _TRACESTATE = TRACEPARENT.encode("ascii"), TRACESTATE.encode("ascii")
 _STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
+_safe = re.compile(_SAFE.pattern.encode("ascii")).fullmatch  # `valid_id`, for the bytes of a header
 _FAILURE = b"Internal Server Error"
 
 
@@ -78,31 +81,37 @@ class CorrelationMiddleware:
                     given = value if given is None else given
                 else:
                     traced = True
-        identity = None if given is None else given.decode("latin-1")
-        if identity is not None and not valid_id(identity):
-            identity = None
+        if given is not None and not _safe(given):
+            given = None
         trace: TraceContext | None = None
         if traced:
             trace = parse_trace_context(header_values(scope, _TRACEPARENT), header_values(scope, _TRACESTATE))
-            identity = identity or (new_id() if trace is None else trace.trace_id)
-            trace = trace or begin_trace(identity)
-        elif identity is None:
+        if given is not None:
+            identity = given.decode("ascii")
+        elif trace is not None:
+            identity = trace.trace_id
+        else:
             identity = new_id()
-        echo = (wanted, identity.encode("ascii"))
-        started, length = False, len(wanted)
+        if traced and trace is None:
+            trace = begin_trace(identity)
+        echo = (wanted, given or identity.encode("ascii"))
+        started = False
 
-        async def echoing(message: Message) -> None:
+        def echoing(message: Message) -> Awaitable[None]:
+            # Not a coroutine function: nothing is left to do here once the server has the message.
             nonlocal started
             if message["type"] in _STARTS:
                 started = True
+                name = echo[0]
+                length = len(name)
                 headers = [*message.get("headers", ())]
-                for name, _ in headers:
-                    if len(name) == length and name.lower() == wanted:
+                for other, _ in headers:
+                    if len(other) == length and other.lower() == name:
                         break
                 else:
                     headers.append(echo)
                     message = {**message, "headers": headers}
-            await send(message)
+            return send(message)
 
         token = _current.set(identity)
         logged = self._structlog.set(identity)

@@ -17,7 +17,7 @@ from typing import Any
 
 from resilience import Policy
 
-from .exchange import ResponseOutcome
+from .permits import ResponseOutcome
 from .plan import policies
 
 _INTERNAL_ERROR = 1011  # the close code by which an endpoint of a WebSocket says that it has failed

@@ -14,23 +14,21 @@ which is what servers do when the application raises.
 from __future__ import annotations
 
 import asyncio
-from asyncio import CancelledError
+from asyncio import CancelledError, get_running_loop
+from collections.abc import Awaitable, Sequence
 from contextvars import Token
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from resilience import Keyed, Policy, Retry, Timeout
+from resilience import Policy
 from resilience._layer import require_asyncio
 from resilience._machine import ABANDONED, FAILURE, SUCCESS
-from resilience._policy import Guard
-from resilience._timers import Slot, current_task, grain_of
-from resilience._wait import Wait
+from resilience._timers import Slot, Timers, current_task, grain_of
 from resilience.deadline import Deadline, ambient
 from resilience.exceptions import CallTimeoutError
-from resilience.keyed import _KeyedGuard
 
 from .deadlines import DEADLINES, incoming_timeout
 from .inbox import Inbox
+from .permits import Held, ResponseOutcome, admitted, given_back
 from .protocol import Message, RawHeaders, Receive, Scope, Send
 from .quotas import quota_fields
 from .rendering import ProblemResponse, fields_of, response_to
@@ -40,104 +38,98 @@ if TYPE_CHECKING:
 
 _FAR = 1e12  # seconds: an instant that never comes
 _ACCEPTED, _CLOSED = 101, 403  # what the messages of a WebSocket mean in HTTP
-_TELLING = DEADLINES | {b"expect"}  # the request headers that matter here
-
-Held = tuple[Policy | None, Any, Guard | None]
-
-
-@dataclass(frozen=True, slots=True)
-class ResponseOutcome:
-    """What `charge_if` and `failure_if` of a layer look at: the `status` and the raw `headers` of a response."""
-
-    status: int
-    headers: RawHeaders = ()
 
 
 class Exchange:
-    """One request. `run()` is called once, and returns or raises when the application has ended."""
+    """One request, taken through `begin()` and `admit()`, and then either `end()` or `fail()`.
 
-    # Defaults on the class: one of these is made for every request, and most requests are uneventful.
-    _status = 0  # 0: no response yet
-    _headers: RawHeaders = ()
-    _trailers = False
-    _complete = False  # whether the response was sent to its end
-    _undeliverable = False  # whether the server's `send` raised
-    _gone = False  # whether the task was cancelled because the client has gone
-    _before = 0  # cancellations of the task that others had asked for
-    _held: tuple[Held, ...] | list[Held] = ()
-    _task: asyncio.Task[Any] | None = None
-    _deadline: Deadline | None = None
-    _slot: Slot | None = None
-    _token: Token[Deadline | None] | None = None
-    _inbox: Inbox | None = None
-    _watched_in: Slot | None = None
+    It is its own entry in the shared timers: they call `fire()` once the request has lasted a while.
+    """
 
-    def __init__(self, plan: Plan, scope: Scope, send: Send) -> None:
-        self._plan = plan
-        self._scope = scope
-        self._send = send
+    __slots__ = (
+        "_before",
+        "_complete",
+        "_deadline",
+        "_gone",
+        "_headers",
+        "_held",
+        "_inbox",
+        "_plan",
+        "_receive",
+        "_scope",
+        "_send",
+        "_slot",
+        "_status",
+        "_task",
+        "_token",
+        "_trailers",
+        "_undeliverable",
+        "_watched_in",
+        "when",
+    )
 
-    async def run(self, receive: Receive) -> None:
-        """Take the request through all of it."""
-        plan, scope = self._plan, self._scope
+    def __init__(self, plan: Plan, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            task = current_task(loop := asyncio.get_running_loop())
+            task = current_task(get_running_loop())
         except RuntimeError:
             _no_task()
         if task is None:
             _no_task()
-        self._task = task
-        self._before = task.cancelling()
-        try:
-            telling = [header for header in scope.get("headers", ()) if header[0] in _TELLING]
-            limit = plan.seconds
-            if telling and plan.incoming_deadline:
-                allowed = incoming_timeout(telling)
-                if allowed is not None and (limit is None or allowed < limit):
-                    limit = allowed
-            if limit is not None or plan.body_seconds is not None:
-                self._arm(limit, loop, task)
-            if plan.watch_after is not None and scope["type"] == "http":
-                reserved = telling != [] and any(name == b"expect" for name, _ in telling)
-                self._inbox = inbox = Inbox(receive, self._client_gone, reserved)
-                inbox.when = plan.timeout._clock.now() + plan.watch_after
-                # Timers ask for no more than an instant and `fire()`; deadlines and inboxes have both.
-                self._watched_in = plan.timers(loop).add(cast("Deadline", inbox), plan.watch_grain)
-                receive = inbox.receive
-            elif plan.policies:  # nobody watches, but whether the application is told of a disconnect counts
-                self._inbox = inbox = Inbox(receive, self._client_gone, reserved=True)
-                receive = inbox.receive
-            if plan.policies:
-                await self._admitted()
-            await plan.app(scope, receive, self.send)
-        except BaseException as error:
-            refused = self._failed(error)
-            if refused is None:
-                raise
-            await self._refuse(refused)
-            return
-        finally:
-            del task
-        try:
-            if not self._complete:
-                self._quiet()
-                self._give_back(None)
-        finally:
-            self._unwound(None)
+        self._plan = plan
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._task: asyncio.Task[Any] | None = task
+        self._before = task.cancelling()  # what others had asked for
+        self._status = 0  # 0: no response yet
+        self._headers: RawHeaders = ()
+        self._trailers = False
+        self._complete = False  # whether the response was sent to its end
+        self._undeliverable = False  # whether the server's `send` raised
+        self._gone = False  # whether the task was cancelled because the client has gone
+        self._held: Sequence[Held] = ()
+        self._deadline: Deadline | None = None
+        self._slot: Slot | None = None
+        self._token: Token[Deadline | None] | None = None
+        self._inbox: Inbox | None = None  # made when somebody wants it: many applications never call `receive`
+        self._watched_in: Slot | None = None
+        self.when = 0.0  # on the clock of the timers
 
     # -- what is armed -------------------------------------------------------------------------------------------------
 
-    def _arm(self, limit: float | None, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
+    def begin(self) -> Receive:
+        """Arm what limits and watches the request; returns its `receive`. DeadlineExceededError if no time is left."""
+        plan, scope, task = self._plan, self._scope, self._task
+        assert task is not None
+        timers = plan.timers(task.get_loop())
+        limit = plan.seconds
+        if plan.incoming_deadline:
+            for name, _ in scope.get("headers", ()):
+                if name in DEADLINES:
+                    allowed = incoming_timeout(scope["headers"])
+                    if allowed is not None and (limit is None or allowed < limit):
+                        limit = allowed
+                    break
+        if limit is not None or plan.body_seconds is not None:
+            self._arm(limit, timers, task)
+        if plan.watch_after is not None and scope["type"] == "http":
+            self.when = plan.clock.now() + plan.watch_after
+            # Timers ask for no more than an instant and `fire()`; deadlines and exchanges have both.
+            entry: Any = self
+            self._watched_in = timers.add(entry, plan.watch_grain)
+            return self.receive
+        # Nobody watches; whether the application is told of a disconnect may count all the same.
+        return self.receive if plan.judged else self._receive
+
+    def _arm(self, limit: float | None, timers: Timers, task: asyncio.Task[Any]) -> None:
         """Put a limit (seconds) in force. Raises DeadlineExceededError if nothing is left of it."""
-        timeout = self._plan.timeout
+        plan, timeout = self._plan, self._plan.timeout
         deadline = timeout._deadline(limit, task)
         if deadline is not None:
-            known = deadline.timeout == self._plan.seconds
-            self._slot = self._plan.timers(loop).add(
-                deadline, self._plan.grain if known else grain_of(deadline.timeout or 0.0)
-            )
-        elif self._plan.body_seconds is not None:
-            deadline = Deadline(_FAR, timeout._clock, timeout.name, None, ambient.get())
+            grain = plan.grain if deadline.timeout == plan.seconds else grain_of(deadline.timeout or 0.0)
+            self._slot = timers.add(deadline, grain)
+        elif plan.body_seconds is not None:
+            deadline = Deadline(_FAR, plan.clock, timeout.name, None, ambient.get())
             deadline.lift()
         else:  # one that is in force around us is nearer
             return
@@ -155,10 +147,13 @@ class Exchange:
         if plan.body_seconds is None or task is None or self._scope["type"] != "http":
             deadline.lift()
             return
-        timeout = plan.timeout
         deadline.lifted, deadline.task, deadline.timeout = False, task, plan.body_seconds
-        deadline.policy, deadline.when = timeout.name, timeout._clock.now() + plan.body_seconds
+        deadline.policy, deadline.when = plan.timeout.name, plan.clock.now() + plan.body_seconds
         self._slot = plan.timers(task.get_loop()).add(deadline, grain_of(plan.body_seconds))
+
+    def fire(self) -> None:
+        """The request has lasted a while: watch its client from now on."""
+        self._opened().fire(self._client_gone)
 
     def _client_gone(self) -> None:
         """Nobody waits for the answer: cancel the work."""
@@ -166,16 +161,17 @@ class Exchange:
         self._gone = True
         self._task.cancel()
 
-    def _look_away(self, inbox: Inbox) -> None:
+    def _look_away(self) -> None:
         """The response is as good as complete: a client that goes now has what it wanted."""
         if self._watched_in is not None:
-            self._watched_in.pop(cast("Deadline", inbox), None)
-        inbox.stop()
+            entry: Any = self
+            self._watched_in.pop(entry, None)
+        if self._inbox is not None:
+            self._inbox.stop()
 
     def _quiet(self) -> None:
         """Nothing may cancel the task any more: the response is complete, or the application has ended."""
-        if self._inbox is not None:
-            self._look_away(self._inbox)
+        self._look_away()
         if self._deadline is not None and not self._deadline.lifted:
             self._lift(self._deadline)
 
@@ -187,36 +183,16 @@ class Exchange:
 
     # -- admission and settlement --------------------------------------------------------------------------------------
 
-    async def _admitted(self) -> None:
-        arguments = (self._scope,)
-        self._held = held = []
-        for policy in self._plan.policies:
-            if type(policy) is Keyed:
-                guard = policy.guard(self._scope)
-                await guard.__aenter__()
-                held.append(_behind(guard))
-                continue
-            permit = policy.admit(arguments)
-            if type(permit) is Wait:
-                permit = await permit.suspend()
-            if policy._settles:
-                held.append((policy, permit, None))
+    def admit(self) -> Awaitable[None] | None:
+        """Pass policy after policy. What is returned has to be awaited: some policy lets the request wait."""
+        held: list[Held] = []
+        self._held = held
+        return admitted(iter(self._plan.policies), self._scope, held)
 
     def _give_back(self, error: BaseException | None) -> None:
-        """Settle every permit, innermost first. A judge of the user's that raises keeps none of the others."""
         held, self._held = self._held, ()
-        failures: list[BaseException] = []
-        for policy, permit, guard in reversed(held):
-            try:
-                if policy is not None:
-                    self._settle(policy, permit, error)
-            except BaseException as failure:  # noqa: BLE001 - raised on below
-                failures.append(failure)
-            finally:
-                if guard is not None:
-                    guard.__exit__(None, None, None)
-        if failures:
-            raise failures.pop()
+        if held:
+            given_back(held, self._settle, error)
 
     def _settle(self, policy: Policy, permit: Any, error: BaseException | None) -> None:
         answered = self._complete or (error is None and self._scope["type"] == "websocket")
@@ -236,10 +212,20 @@ class Exchange:
             return self._gone or (inbox is not None and inbox.gone)
         return inbox is not None and inbox.told and isinstance(error, Exception)
 
-    # -- the response --------------------------------------------------------------------------------------------------
+    # -- the messages --------------------------------------------------------------------------------------------------
 
-    async def send(self, message: Message) -> None:
-        """The application's `send`."""
+    def receive(self) -> Awaitable[Message]:
+        """The application's `receive`."""
+        return (self._inbox or self._opened()).receive()
+
+    def _opened(self) -> Inbox:
+        if self._inbox is None:
+            reserved = any(name == b"expect" for name, _ in self._scope.get("headers", ()))
+            self._inbox = Inbox(self._receive, reserved)
+        return self._inbox
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """The application's `send`. Not a coroutine function: often nothing is left to do after the server's."""
         kind = message["type"]
         if kind == "http.response.start":
             last = False
@@ -251,19 +237,28 @@ class Exchange:
             last = self._websocket(kind, message)
         else:
             last = self._is_last(kind, message)
-        if last and self._inbox is not None:
-            self._look_away(self._inbox)
+        if last:
+            return self._send_last(message)
+        return self._send_noting(message) if self._plan.judged else self._send(message)
+
+    async def _send_noting(self, message: Message) -> None:
         try:
             await self._send(message)
-        except BaseException as error:
-            self._undeliverable = self._undeliverable or isinstance(error, OSError)  # how servers say: it has gone
+        except OSError:  # how servers say that the client has gone
+            self._undeliverable = True
             raise
-        if last and not self._complete:
-            self._complete = True
-            if self._deadline is not None and not self._deadline.lifted:
-                self._lift(self._deadline)
-            if self._held:
-                self._give_back(None)
+
+    async def _send_last(self, message: Message) -> None:
+        self._look_away()
+        try:
+            await self._send(message)
+        except OSError:
+            self._undeliverable = True
+            raise
+        self._complete = True
+        if self._deadline is not None and not self._deadline.lifted:
+            self._lift(self._deadline)
+        self._give_back(None)
 
     def _started(self, message: Message) -> Message:
         plan = self._plan
@@ -298,7 +293,16 @@ class Exchange:
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
-    def _failed(self, error: BaseException) -> ProblemResponse | None:
+    def end(self) -> None:
+        """The application has returned."""
+        try:
+            if not self._complete:
+                self._quiet()
+                self._give_back(None)
+        finally:
+            self._unwound(None)
+
+    def fail(self, error: BaseException) -> ProblemResponse | None:
         """The application, or the admission, has raised: how to answer; None to raise it on.
 
         Raises CallTimeoutError in place of a cancellation by our own deadline once nothing can be answered any more.
@@ -325,7 +329,7 @@ class Exchange:
         """Take back the cancellations that we caused; whether `error` is due to them and to nobody else."""
         deadline, task = self._deadline, self._task
         assert task is not None
-        self._task = self._inbox = None  # the task will hold what was raised, whose traceback holds this object
+        self._task = None  # it will hold what was raised, whose traceback holds this object
         caused = 1 if self._gone else 0
         if deadline is not None:
             deadline.task = None
@@ -348,7 +352,8 @@ class Exchange:
             response = response.with_headers(quota_fields(self._plan.limiters, self._scope) or fields_of(error))
         return response
 
-    async def _refuse(self, response: ProblemResponse) -> None:
+    async def refuse(self, response: ProblemResponse) -> None:
+        """Answer with `response` in place of the application."""
         if response is _NOTHING:
             return
         if not self._status:
@@ -358,17 +363,6 @@ class Exchange:
             await response.close(self._send)
         except Exception:  # noqa: BLE001 - the client was faster, which servers report in many ways
             return
-
-
-def _behind(guard: Guard) -> Held:
-    """The policy and the permit behind the guard of a Keyed; no policy if the request has no key."""
-    inner = cast("_KeyedGuard", guard)._inner
-    if inner is None:
-        return None, None, guard
-    if isinstance(inner._policy, (Retry, Timeout)):
-        guard.__exit__(None, None, None)
-        raise TypeError(f"a layer of the middleware cannot be {inner._policy!r}, behind a Keyed neither")
-    return inner._policy, inner.release(), guard
 
 
 _NOTHING = ProblemResponse(499)  # what a client gets that has gone

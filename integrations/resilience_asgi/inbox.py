@@ -28,16 +28,14 @@ class Inbox:
     # Defaults on the class: one of these is made for every request, and few are ever watched.
     gone = False  # whether anybody has seen the client disconnect
     told = False  # whether the application has: what it raises after that is due to the client
-    when = 0.0  # on the clock of the timers that call `fire()`
-    _wanted = False
+    _on_gone: Callable[[], object] | None = None  # while the request is watched
     _inside = 0  # calls of the application that are in `receive()`
     _ahead: deque[Message] | None = None  # what the watcher got; made with the first watcher
     _watcher: asyncio.Task[None] | None = None
     _news: asyncio.Event
 
-    def __init__(self, receive: Receive, on_gone: Callable[[], object], reserved: bool) -> None:
+    def __init__(self, receive: Receive, reserved: bool) -> None:
         self._receive = receive
-        self._on_gone = on_gone
         self._reserved = reserved  # whether only the application may ask for the body
 
     async def receive(self) -> Message:
@@ -65,14 +63,14 @@ class Inbox:
         self._watch()
         return message
 
-    def fire(self) -> None:
-        """The request has lasted a while: watch it from now on."""
-        self._wanted = True
+    def fire(self, on_gone: Callable[[], object]) -> None:
+        """The request has lasted a while: watch it from now on, and call `on_gone` once the client has disconnected."""
+        self._on_gone = on_gone
         self._watch()
 
     def stop(self) -> None:
         """The request is over: whatever the application still receives is its own business."""
-        self._wanted = False
+        self._on_gone = None
         if self._watcher is not None:
             self._watcher.cancel()
 
@@ -84,7 +82,7 @@ class Inbox:
 
     def _watch(self) -> None:
         """Start a watcher if there is reason to, and nobody is in `receive()`."""
-        if not self._wanted or self._inside or self._watcher is not None or self.gone or self._reserved:
+        if self._on_gone is None or self._inside or self._watcher is not None or self.gone or self._reserved:
             return
         if self._ahead is None:
             self._ahead, self._news = deque(), asyncio.Event()
@@ -107,7 +105,7 @@ class Inbox:
         finally:
             self._watcher = None
             self._tell()
-        if self.gone and self._wanted:
+        if self.gone and self._on_gone is not None:
             self._on_gone()
 
     def _ended(self, watcher: asyncio.Task[None]) -> None:

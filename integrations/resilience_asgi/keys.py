@@ -73,21 +73,26 @@ def client_address(
             return str(address)
         return str(IPv6Network((address, prefix), strict=False))
 
-    def key(*of: Any, **named: Any) -> str:
+    def peer(*of: Any, **named: Any) -> str:
+        scope = of[0] if of and type(of[0]) is dict else scope_of(of, named)
+        client = scope.get("client")
+        if not client or not isinstance(host := client[0], str):
+            return UNKNOWN
+        return peer_key(host)
+
+    def behind_proxies(*of: Any, **named: Any) -> str:
         scope = scope_of(of, named)
         client = scope.get("client")
         host = client[0] if client else None
-        if not trusted:
-            return UNKNOWN if not isinstance(host, str) else peer_key(host)
-        peer = address_of(host) if isinstance(host, str) else None
+        address = address_of(host) if isinstance(host, str) else None
         hops = entries(header_values(scope, name))
-        if peer is None:  # a Unix socket: only a proxy of ours can reach it
-            peer = address_of(next(hops, ""))
-            if peer is None:
+        if address is None:  # a Unix socket: only a proxy of ours can reach it
+            address = address_of(next(hops, ""))
+            if address is None:
                 return UNKNOWN
-        return text_of(client_behind(peer, hops, is_trusted))
+        return text_of(client_behind(address, hops, is_trusted))
 
-    return key
+    return behind_proxies if trusted else peer
 
 
 def header_key(name: str, *, missing: str | None = "anonymous") -> Key:

@@ -26,6 +26,7 @@ from resilience._timers import grain_of
 
 from .exchange import Exchange
 from .paths import matcher, path_inside
+from .permits import judges
 from .plan import Plan, Rule, Seconds, policies
 from .protocol import ASGIApp, Receive, Scope, Send
 from .rendering import Render, problem_json
@@ -68,8 +69,8 @@ class ResilienceMiddleware:
         self.app = app
         self._exempt = matcher("exempt", exempt)
         common: dict[str, Any] = {
-            "app": app,
-            "timeout": Timeout(None, name=name, clock=clock),
+            "timeout": (timing := Timeout(None, name=name, clock=clock)),
+            "clock": timing._clock,
             "incoming_deadline": _flag("incoming_deadline", incoming_deadline),
             "shows_quotas": _flag("rate_limit_fields", rate_limit_fields),
             "render": _arguments.function("render", render) or problem_json,
@@ -90,7 +91,7 @@ class ResilienceMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection. Only `http` and `websocket` are guarded."""
         kind = scope["type"]
-        if kind not in ("http", "websocket") or self._exempt(path := path_inside(scope)):
+        if (kind != "http" and kind != "websocket") or self._exempt(path := path_inside(scope)):  # noqa: PLR1714
             await self.app(scope, receive, send)
             return
         plan = self._plan
@@ -98,7 +99,20 @@ class ResilienceMiddleware:
             if rule.covers(path, scope.get("method")):
                 plan = other
                 break
-        await Exchange(plan, scope, send).run(receive)
+        exchange = Exchange(plan, scope, receive, send)
+        try:
+            receive = exchange.begin()
+            if plan.policies and (waiting := exchange.admit()) is not None:
+                await waiting
+            await self.app(scope, receive, exchange.send)
+        except BaseException as error:
+            refusal = exchange.fail(error)
+            if refusal is None:
+                raise
+        else:
+            exchange.end()
+            return
+        await exchange.refuse(refusal)
 
     def __repr__(self) -> str:
         return f"<ResilienceMiddleware: {', '.join(map(repr, self._plan.policies)) or 'no layers'}>"
@@ -107,6 +121,7 @@ class ResilienceMiddleware:
 def _plan(common: dict[str, Any], own: tuple[Any, ...], settings: dict[str, float | None]) -> Plan:
     return Plan(
         policies=own,
+        judged=any(map(judges, own)),
         seconds=settings["timeout"],
         body_seconds=settings["body_timeout"],
         watch_after=settings["watch_after"],

@@ -51,8 +51,9 @@ def matcher(name: str, texts: object) -> Callable[[str], object]:
 def path_inside(scope: Scope, root: str | None = None) -> str:
     """The path of a request without `root`, by default its `root_path`; all of it where a proxy has taken that off."""
     path: str = scope["path"]
-    root = (root if root is not None else scope.get("root_path") or "").rstrip("/")
-    if not root or not path.startswith(root):
+    if root is None:
+        root = scope.get("root_path")
+    if not root or not (root := root.rstrip("/")) or not path.startswith(root):
         return path
     rest = path[len(root) :]
     return path if rest and rest[0] != "/" else rest or "/"

@@ -18,12 +18,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from resilience import Keyed, Layer, Pipeline, Policy, RateLimiter, Retry, Timeout, _arguments
+from resilience import Clock, Keyed, Layer, Pipeline, Policy, RateLimiter, Retry, Timeout, _arguments
 from resilience._timers import Timers, timers_of
 from resilience.correlation import correlated
 
 from .paths import matcher
-from .protocol import ASGIApp
 from .rendering import Render
 
 Seconds = float | timedelta | None
@@ -69,9 +68,10 @@ class Rule:
 class Plan:
     """Everything that an exchange needs to know, decided when the middleware is made."""
 
-    app: ASGIApp
     policies: tuple[Policy, ...]
+    judged: bool  # whether it matters to any of them how a call has ended
     timeout: Timeout  # does the arming, and is named in the errors; has no limit itself
+    clock: Clock
     seconds: float | None
     body_seconds: float | None
     watch_after: float | None
@@ -86,7 +86,7 @@ class Plan:
         """The shared timers of a loop; those used last are remembered, weakly."""
         timers = self.timeout._timers()
         if timers is None or timers.loop is not loop:
-            timers = timers_of(loop, self.timeout._clock)
+            timers = timers_of(loop, self.clock)
             self.timeout._timers = timers.ref
         return timers
 

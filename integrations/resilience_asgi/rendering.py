@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from resilience_http.problem import MEDIA_TYPE, Problem, problem_for
@@ -49,15 +50,15 @@ class ProblemResponse:
 
     def with_headers(self, headers: Mapping[str, str]) -> ProblemResponse:
         """The same with `headers` added, those that it has already left alone."""
-        known = {name.lower() for name in self.headers}
-        added = {name: value for name, value in headers.items() if name.lower() not in known}
+        known = {_raw(name) for name in self.headers}
+        added = {name: value for name, value in headers.items() if _raw(name) not in known}
         return ProblemResponse(self.status, {**self.headers, **added}, self.body) if added else self
 
     def raw_headers(self) -> list[tuple[bytes, bytes]]:
         """The headers as ASGI has them, the length of the body included."""
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        headers["content-length"] = str(len(self.body))
-        return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        headers = {_raw(name): value.encode("latin-1") for name, value in self.headers.items()}
+        headers[b"content-length"] = b"%d" % len(self.body)
+        return [*headers.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a connection with it."""
@@ -115,10 +116,10 @@ def response_to(
     problem = problem_of(error)
     if problem is None:
         return None
-    headers = {}
-    if problem.retry_after is not None:
-        headers[RETRY_AFTER] = format_retry_after(problem.retry_after)
-    return render(problem, {} if scope is None else scope).with_headers(headers)
+    response = render(problem, {} if scope is None else scope)
+    if problem.retry_after is None:
+        return response
+    return response.with_headers({RETRY_AFTER: format_retry_after(problem.retry_after)})
 
 
 def problem_response(error: BaseException, *, rate_limit_fields: bool = False) -> ProblemResponse | None:
@@ -151,6 +152,12 @@ def fields_of(error: BaseException) -> dict[str, str]:
         return {}
     name = error.policy or "limit"
     return {RATE_LIMIT: format_rate_limit(name, error.remaining, error.retry_after)}
+
+
+@lru_cache(maxsize=256)
+def _raw(name: str) -> bytes:
+    """The name of a header as ASGI has it."""
+    return name.lower().encode("latin-1")
 
 
 def _start(kind: str, status: int, headers: RawHeaders) -> Message:

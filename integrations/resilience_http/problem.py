@@ -31,6 +31,7 @@ BLANK = "about:blank"
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 TEMPORARY_REDUCED_CAPACITY = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
 
+_quoted = json.encoder.encode_basestring_ascii  # what `json.dumps` does with a text
 _MEMBERS = frozenset({"type", "title", "status", "detail", "instance"})
 
 
@@ -53,23 +54,25 @@ class Problem:
         status: object = self.status
         if isinstance(status, bool) or not isinstance(status, int) or not 100 <= status <= 599:
             raise ValueError(f"status must be a whole number from 100 to 599, not {status!r:.60}")
-        if _MEMBERS & self.extensions.keys():
+        if not _MEMBERS.isdisjoint(self.extensions):
             raise ValueError(f"extensions must not contain {', '.join(sorted(_MEMBERS & self.extensions.keys()))}")
 
     def document(self) -> dict[str, Any]:
         """The members as a dict in the order of the RFC, those that say nothing left out."""
-        members: dict[str, Any] = {
-            "type": None if self.type == BLANK else self.type,
-            "title": self.title or _phrase(self.status),
-            "status": self.status,
-            "detail": self.detail,
-            "instance": self.instance,
-        }
-        return {name: value for name, value in members.items() if value is not None} | dict(self.extensions)
+        members: dict[str, Any] = {} if self.type == BLANK else {"type": self.type}
+        title = self.title or _phrase(self.status)
+        if title is not None:
+            members["title"] = title
+        members["status"] = self.status
+        if self.detail is not None:
+            members["detail"] = self.detail
+        if self.instance is not None:
+            members["instance"] = self.instance
+        return members | dict(self.extensions)
 
     def content(self) -> bytes:
         """The document as the body of a response; ASCII, so that it survives every wrong charset."""
-        return json.dumps(self.document(), separators=(",", ":")).encode("ascii")
+        return f"{{{','.join([_member(name, value) for name, value in self.document().items()])}}}".encode("ascii")
 
 
 def problem_for(
@@ -94,6 +97,16 @@ def problem_for(
         return None
     retry_after = error.retry_after if isinstance(error, CallRejectedError) else None
     return Problem(status, title, kind, detail, instance, dict(extensions or {}), retry_after)
+
+
+def _member(name: object, value: object) -> str:
+    """One member as JSON. Overload is when many refusals are written, and most members are plain text."""
+    if type(name) is str:
+        if type(value) is str:
+            return f"{_quoted(name)}:{_quoted(value)}"
+        if type(value) is int:
+            return f"{_quoted(name)}:{value}"
+    return json.dumps({name: value}, separators=(",", ":"))[1:-1]
 
 
 def _phrase(status: int) -> str | None:

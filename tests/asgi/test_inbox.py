@@ -206,8 +206,8 @@ def test_a_watcher_that_is_stopped_before_it_began_is_not_waited_for() -> None:
         async def message() -> Message:
             return {"type": "http.disconnect"}
 
-        inbox = Inbox(message, lambda: None, reserved=False)
-        inbox.fire()
+        inbox = Inbox(message, reserved=False)
+        inbox.fire(lambda: None)
         waiting = asyncio.ensure_future(inbox.receive())
         inbox.stop()
         assert await waiting == {"type": "http.disconnect"}
@@ -300,9 +300,9 @@ def test_who_waits_for_the_watcher_gets_its_message_when_it_comes(clock: ManualC
 def test_who_waits_for_the_watcher_asks_itself_when_that_is_stopped(clock: ManualClock) -> None:
     async def main() -> list[str]:
         connection = Connection(raising(AssertionError()))  # only its receive() is wanted
-        inbox = Inbox(connection.receive, lambda: None, False)
-        inbox.fire()
-        inbox.fire()
+        inbox = Inbox(connection.receive, reserved=False)
+        inbox.fire(lambda: None)
+        inbox.fire(lambda: None)
         await asyncio.sleep(0)
         assert (await inbox.receive())["type"] == "http.request"
         await asyncio.sleep(0)

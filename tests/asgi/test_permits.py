@@ -119,6 +119,22 @@ def test_a_slot_comes_back_when_send_raises_and_the_breaker_does_not_count_it(cl
     assert breaker.state.value == "closed"
 
 
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_an_error_of_the_server_that_is_no_broken_connection_is_a_failure(clock: ManualClock, at: int) -> None:
+    breaker = CircuitBreaker("app", failure_threshold=1)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for number, message in enumerate((START, PART, END)):
+            if number == at:
+                connection.broken = RuntimeError("not now")
+            await send(message)
+
+    connection = Connection(ResilienceMiddleware(app, layers=[breaker]))
+    with pytest.raises(RuntimeError, match="not now"):
+        run(connection.serve(), clock)
+    assert breaker.state.value == "open"
+
+
 def test_a_slot_comes_back_when_the_application_sends_nothing(clock: ManualClock) -> None:
     bulkhead, breaker = Bulkhead(1), CircuitBreaker("app", failure_threshold=9)
 
@@ -182,6 +198,43 @@ def test_layers_admitted_before_a_refusal_get_their_permits_back(clock: ManualCl
     assert [served(app, clock).status for _ in range(3)] == [200, 429, 429]
     assert in_use(outer) == 0
     assert breaker.state.value == "closed"
+
+
+def test_every_policy_behind_one_that_lets_the_request_wait_is_passed_too(clock: ManualClock) -> None:
+    """A wait, a second one, a Keyed, and what comes behind each."""
+    first, second, behind, last = (Bulkhead(1, max_queue=1) for _ in range(4))
+    layers = [first, second, Keyed(lambda key: behind, key=path_key()), RateLimiter(1, 5.0, max_wait=60.0), last]
+    seen: list[tuple[float, list[int]]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append((clock.now() - 1000.0, [in_use(bulkhead) for bulkhead in (first, second, behind, last)]))
+        await respond(send)
+
+    middleware = ResilienceMiddleware(app, layers=layers)
+
+    async def main() -> None:
+        held = [(bulkhead, bulkhead.admit()) for bulkhead in (first, second)]
+        served = asyncio.ensure_future(Connection(middleware).serve())
+        for bulkhead, permit in held:
+            await clock.asleep(1.0)
+            bulkhead.settle(permit)
+        await served
+        await Connection(middleware).serve()
+
+    run(main(), clock)
+    assert [when for when, _ in seen] == [pytest.approx(2.0), pytest.approx(7.0)]
+    assert [held for _, held in seen] == [[1, 1, 1, 1], [1, 1, 1, 1]]
+    assert [in_use(bulkhead) for bulkhead in (first, second, behind, last)] == [0, 0, 0, 0]
+
+
+def test_a_bulkhead_alone_gets_its_slot_back_when_the_server_cannot_deliver(clock: ManualClock) -> None:
+    bulkhead = Bulkhead(1)
+
+    connection = Connection(ResilienceMiddleware(answering(), layers=[bulkhead]))
+    connection.broken = OSError("gone")
+    with pytest.raises(OSError, match="gone"):
+        run(connection.serve(), clock)
+    assert in_use(bulkhead) == 0
 
 
 @pytest.mark.parametrize("status,failures", [(200, 0), (404, 0), (499, 0), (500, 1), (503, 1)])

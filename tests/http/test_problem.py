@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from http import HTTPStatus
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from resilience_http.problem import Problem, problem_for
 
 from resilience import (
@@ -32,6 +35,22 @@ def test_a_document_says_what_it_has_to_say_and_no_more() -> None:
         "balance": 30,
     }
     assert json.loads(problem.content()) == problem.document()
+
+
+@given(
+    st.dictionaries(
+        st.text(), st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.text())
+    )
+)
+def test_the_content_is_the_document_as_compact_json(extensions: dict[str, Any]) -> None:
+    reserved = {"type", "title", "status", "detail", "instance"}
+    problem = Problem(HTTPStatus.CONFLICT, extensions={k: v for k, v in extensions.items() if k not in reserved})
+    assert problem.content() == json.dumps(problem.document(), separators=(",", ":")).encode("ascii")
+
+
+def test_names_that_are_no_text_become_text_as_json_has_them() -> None:
+    numbered: Any = {1: "one", None: 2}
+    assert Problem(404, extensions=numbered).content().endswith(b',"1":"one","null":2}')
 
 
 def test_a_status_without_a_name_has_no_title() -> None:

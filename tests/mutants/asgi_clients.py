@@ -86,7 +86,7 @@ MUTANTS: list[Mutant] = [
     mutant("paths", "a slash at the end of the root path counts", '.rstrip("/")', "", SETTINGS),
     mutant("paths", "a root path ends within a segment", 'rest and rest[0] != "/"', "False", SETTINGS),
     mutant("paths", "the root has no path", 'else rest or "/"', "else rest", SETTINGS),
-    mutant("paths", "the root path is of no account", 'scope.get("root_path") or ""', '""', SETTINGS),
+    mutant("paths", "the root path is of no account", 'root = scope.get("root_path")', 'root = ""', SETTINGS),
     mutant(
         "middleware",
         "rules see the whole path",

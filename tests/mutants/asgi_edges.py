@@ -24,6 +24,12 @@ def rendering(name: str, old: str, new: str, tests: tuple[str, ...] = REFUSALS) 
     return mutant("rendering", name, old, new, tests)
 
 
+def problem(name: str, old: str, new: str) -> Mutant:
+    return Mutant(
+        f"problem: {name}", "integrations/resilience_http/problem.py", old, new, ("tests/http/test_problem.py",)
+    )
+
+
 def correlation(name: str, old: str, new: str) -> Mutant:
     return mutant("correlation", name, old, new, CORRELATION)
 
@@ -42,9 +48,9 @@ def shutdown(name: str, old: str, new: str, tests: tuple[str, ...] = SHUTDOWN) -
 
 MUTANTS = [
     # rendering
-    rendering("a header stands twice", "if name.lower() not in known}", "}"),
+    rendering("a header stands twice", "if _raw(name) not in known}", "}"),
     rendering("HEAD has a body", 'b"" if scope.get("method") == "HEAD" else self.body', "self.body"),
-    rendering("the length is missing", '        headers["content-length"] = str(len(self.body))\n', ""),
+    rendering("the length is missing", '        headers[b"content-length"] = b"%d" % len(self.body)\n', ""),
     rendering(
         "a mixed group is a rejection",
         "return problems[0] if None not in problems else None",
@@ -52,10 +58,18 @@ MUTANTS = [
     ),
     rendering("a group is nobody's", "    if isinstance(error, BaseExceptionGroup):\n", "    if False:\n"),
     rendering("a refusal has no id", '{"correlation_id": identity}', "{}"),
-    rendering("nobody is told when to come back", "    if problem.retry_after is not None:\n", "    if False:\n"),
+    rendering("nobody is told when to come back", "    if problem.retry_after is None:\n", "    if True:\n"),
     rendering(
-        "a zero is no time to come back", "    if problem.retry_after is not None:\n", "    if problem.retry_after:\n"
+        "a zero is no time to come back", "    if problem.retry_after is None:\n", "    if not problem.retry_after:\n"
     ),
+    rendering("names keep their case", "return name.lower().encode", "return name.encode"),
+    problem("True is written as Python has it", "type(value) is int:", "isinstance(value, int):"),
+    problem("a name that is no text is no name", "    if type(name) is str:\n", "    if True:\n"),
+    problem("text is not escaped", "_quoted = json.encoder.encode_basestring_ascii", "_quoted = '\"{}\"'.format"),
+    problem("a problem has no title", "        if title is not None:\n", "        if False:\n"),
+    problem("no phrase is a title", "        if title is not None:\n", "        if True:\n"),
+    problem("a blank type is written", "{} if self.type == BLANK else ", ""),
+    problem("members can be replaced", "if not _MEMBERS.isdisjoint(self.extensions):", "if False:"),
     rendering("caches may keep a refusal", '"Cache-Control": "no-store"}, problem', "}, problem"),
     rendering("other errors are rendered", "    if response is None:\n        raise error\n", ""),
     rendering(
@@ -89,7 +103,7 @@ MUTANTS = [
         "not (path := path_inside(scope)):",
         REFUSALS,
     ),
-    mutant("middleware", "a lifespan is guarded", 'if kind not in ("http", "websocket") or', "if", REFUSALS),
+    mutant("middleware", "a lifespan is guarded", 'if (kind != "http" and kind != "websocket") or', "if", REFUSALS),
     mutant("middleware", "the last rule counts", "                break\n", "", REFUSALS),
     mutant("middleware", "a rule replaces the layers", "own + rule.policies", "rule.policies", REFUSALS),
     mutant("middleware", "a rule forgets the settings", "settings | rule.settings", "settings", REFUSALS),
@@ -132,14 +146,13 @@ MUTANTS = [
     # correlation
     correlation("strangers are trusted", "        if self._trusting:\n", "        if True:\n"),
     correlation("the last id counts", "given = value if given is None else given", "given = value"),
-    correlation("any id is accepted", "if identity is not None and not valid_id(identity):", "if False:"),
-    correlation("a trace names nothing", "new_id() if trace is None else trace.trace_id", "new_id()"),
-    correlation("a trace overrides the id", "identity = identity or (", "identity = ("),
+    correlation("any id is accepted", "if given is not None and not _safe(given):", "if False:"),
+    correlation("a trace names nothing", "identity = trace.trace_id", "identity = new_id()"),
     correlation(
-        "an invalid trace has an id of its own",
-        "trace = trace or begin_trace(identity)",
-        "trace = trace or begin_trace()",
+        "a trace overrides the id", "        if given is not None:\n", "        if given is not None and not trace:\n"
     ),
+    correlation("an invalid trace has an id of its own", "trace = begin_trace(identity)", "trace = begin_trace()"),
+    correlation("an invalid trace is no trace", "if traced and trace is None:", "if False:"),
     correlation("a trace is not bound", "None if trace is None else bind_trace(trace)", "None"),
     correlation("a trace stays bound", "                unbind_trace(trace_token)\n", "                pass\n"),
     correlation("the id stays bound", "                _current.reset(token)\n", ""),
@@ -150,7 +163,7 @@ MUTANTS = [
     correlation("a WebSocket has no id", '"websocket.accept", ', ""),
     correlation("a denied WebSocket has no id", ', "websocket.http.response.start"', ""),
     correlation("an id stands twice", "                        break\n", "                        pass\n"),
-    correlation("an id in capitals is not seen", "name.lower() == wanted", "name == wanted"),
+    correlation("an id in capitals is not seen", "other.lower() == name", "other == name"),
     correlation(
         "the headers of the application are changed",
         'headers = [*message.get("headers", ())]',
@@ -204,11 +217,11 @@ MUTANTS = [
     ),
     forwarded("one of two is taken", "return found[0] if len(found) == 1 else", "return found[0] if found else"),
     forwarded("For is not for", "pair[1].lower()", "pair[1]"),
-    keys("headers count without proxies", "        if not trusted:\n", "        if False:\n"),
+    keys("headers count without proxies", "return behind_proxies if trusted else peer", "return behind_proxies"),
     keys(
         "a socket is nobody's",
-        "        if peer is None:  # a Unix",
-        "        if peer is None:\n            return UNKNOWN\n        if False:  # a Unix",
+        "        if address is None:  # a Unix",
+        "        if address is None:\n            return UNKNOWN\n        if False:  # a Unix",
     ),
     keys("IPv6 is not grouped", "or prefix == 128:", "or True:"),
     keys("a client has many IPv4 addresses", "isinstance(address, IPv4Address) or", "False or"),

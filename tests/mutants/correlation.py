@@ -10,15 +10,20 @@ IDS = ("tests/test_correlation.py",)
 LAYER = ("tests/test_correlated.py",)
 
 MUTANTS: list[Mutant] = [
-    Mutant("a new id has another version", CORRELATION, "0x7 << 76", "0x4 << 76", IDS),
-    Mutant("a new id has another variant", CORRELATION, "0b10 << 62", "0b11 << 62", IDS),
+    Mutant("a new id has another version", CORRELATION, "0x70 | byte", "0x40 | byte", IDS),
+    Mutant("a new id has another variant", CORRELATION, "0x80 | byte", "0xC0 | byte", IDS),
     Mutant(
         "the time of an id overflows", CORRELATION, "unix_milliseconds() & 0xFFFF_FFFF_FFFF", "unix_milliseconds()", IDS
     ),
-    Mutant("an id has less chance in it", CORRELATION, "os.urandom(10)", "os.urandom(8)", IDS),
-    Mutant("the high bits of chance are lost", CORRELATION, "(chance >> 62) << 64", "0 << 64", IDS),
+    Mutant("the first 12 bits of chance are fewer", CORRELATION, "byte & 0x0F", "byte & 0x07", IDS),
+    Mutant("the other bits of chance are fewer", CORRELATION, "byte & 0x3F", "byte & 0x1F", IDS),
+    Mutant("an end of an id is used twice", CORRELATION, "end = _ends.pop()", "end = _ends[-1]", IDS),
     Mutant(
-        "a new id is too short", CORRELATION, "value.to_bytes(16).hex()", "value.to_bytes(16).hex().lstrip('0')", IDS
+        "a child repeats the ids of its parent",
+        CORRELATION,
+        "os.register_at_fork(after_in_child=_ends.clear)\n",
+        "",
+        ("tests/test_processes.py",),
     ),
     Mutant("an id of 129 characters is accepted", CORRELATION, "{1,128}", "{1,129}", IDS),
     Mutant("an id of 128 characters is refused", CORRELATION, "{1,128}", "{1,127}", IDS),
