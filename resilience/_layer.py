@@ -166,6 +166,14 @@ def has_no_name_yet(fn: Any) -> bool:
     return all(value is not fn and value is not original for value in named)
 
 
+def level_of_caller() -> int:
+    """The `stacklevel` with which a warning of the calling function names the code that uses this package."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__package__") == __package__:
+        level, frame = level + 1, frame.f_back
+    return level
+
+
 def finished(result: object, fn: AnyFunction) -> bool:
     """Whether what a plain callable returned is its outcome; False for a coroutine or Future, which has yet to run.
 

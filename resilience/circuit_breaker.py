@@ -291,6 +291,7 @@ class CircuitBreaker(Policy):
         async def begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncIterator[Stream]:
             async with Guard(self, args, kwargs) as guard:
                 yield Stream(fn(*args, **kwargs), _metered_steps(guard))
+                guard.outcome(None)
 
         return drive(begin)
 

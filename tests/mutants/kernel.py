@@ -92,6 +92,20 @@ MUTANTS = [
         "resume = functools.partial(next, inner)",
         GENERATORS,
     ),
+    Mutant(
+        "an async generator has no outcome",
+        "resilience/_policy.py",
+        "                guard.outcome(None)  # it came",
+        "                pass  # it came",
+        GENERATORS,
+    ),
+    Mutant(
+        "a timed async generator has no outcome",
+        "resilience/circuit_breaker.py",
+        "                guard.outcome(None)\n",
+        "",
+        GENERATORS,
+    ),
     layer("results of generators lost", "                return stop.value", "                return None", GENERATORS),
     layer("async: thrown errors lost", "resume = functools.partial(inner.athrow, error)", "raise", GENERATORS),
     layer(
@@ -288,7 +302,7 @@ MUTANTS = [
         KERNEL,
     ),
     policy("warns every time", "            self._warned = True\n", "", WAITING),
-    policy("blames its own file", "stacklevel=_level_of_caller()", "stacklevel=2", WAITING),
+    policy("blames its own file", "stacklevel=level_of_caller()", "stacklevel=2", WAITING),
     policy(
         "sync: errors keep the permit",
         "                fail(permit, error)\n                raise\n            if type(result)",
