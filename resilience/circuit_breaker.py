@@ -106,7 +106,7 @@ class CircuitBreaker(Policy):
             "probe_lease": probe_lease,
             "rng": rng,
         }
-        store = checked_store(store, name)
+        store, advisory = checked_store(store, name), _arguments.flag("advisory", advisory)
         if store is None:
             self._machine = Circuit(**options)
         else:

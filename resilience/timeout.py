@@ -131,9 +131,7 @@ class Timeout(Policy):
             self._seconds = None if limit is None else min(limit, _FOREVER)
             self._grain = grain_of(self._seconds or 1.0)
         if "abandon" in changes:
-            if not isinstance(changes["abandon"], bool):
-                raise TypeError(f"abandon must be True or False, not {_arguments.shown(changes['abandon'])}")
-            self._abandon = changes["abandon"]
+            self._abandon = _arguments.flag("abandon", changes["abandon"])
         super()._configure(**changes)
 
     @property

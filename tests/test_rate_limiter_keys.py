@@ -250,7 +250,7 @@ def test_tiers_are_remembered_up_to_a_bound(clock: ManualClock) -> None:
     assert limiter.peek(1199).remaining == 1198
 
 
-@pytest.mark.parametrize("rate", [None, "1", True, 0, -1, math.nan, math.inf, 10**400])
+@pytest.mark.parametrize("rate", [None, "1", True, 0, -1, math.nan, math.inf, 10**400, [1.0]])
 def test_a_tier_that_makes_no_sense_is_an_error_and_changes_nothing(clock: ManualClock, rate: Any) -> None:
     limiter = by_key(lambda key: rate)
     with pytest.raises((TypeError, ValueError), match="rate must be"):
