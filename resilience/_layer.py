@@ -98,7 +98,7 @@ class Layer(ABC):
 
 def colour_of(fn: object) -> str:
     """ "sync", "async", "generator" or "async generator"; TypeError for what no layer can guard."""
-    if isinstance(fn, (staticmethod, classmethod)):
+    if isinstance(fn, (staticmethod, classmethod, property, functools.cached_property)):
         raise TypeError(f"cannot guard a {type(fn).__name__} object: put the layer below @{type(fn).__name__}")
     if isinstance(fn, type):
         raise TypeError(

@@ -38,7 +38,16 @@ def refusal(name: str, condition: str) -> Mutant:
 
 
 MUTANTS = [
-    refusal("static methods", "isinstance(fn, (staticmethod, classmethod))"),
+    refusal("static methods", "isinstance(fn, (staticmethod, classmethod, property, functools.cached_property))"),
+    layer(
+        "properties not explained", "(staticmethod, classmethod, property, ", "(staticmethod, classmethod, ", DECORATION
+    ),
+    layer(
+        "cached properties not explained",
+        "classmethod, property, functools.cached_property)",
+        "classmethod, property)",
+        DECORATION,
+    ),
     refusal("classes", "isinstance(fn, type)"),
     refusal("running coroutines", "inspect.iscoroutine(fn) or inspect.isgenerator(fn) or inspect.isasyncgen(fn)"),
     refusal("context managers", 'getattr(target, "__code__", None) in _CONTEXT_MANAGER_CODES'),
