@@ -343,9 +343,9 @@ class CircuitBreaker(Policy):
                     meter.set(running_meter())
                 slow = self._slow_after is not None and duration - permit.waits.waited > self._slow_after
             if verdict is SUCCESS:
-                self._note(CallSucceeded, duration=duration, slow=slow)
+                self._note(CallSucceeded, time=now, duration=duration, slow=slow)
             elif verdict is FAILURE:
-                self._note(CallFailed, duration=duration, error=error)
+                self._note(CallFailed, time=now, duration=duration, error=error)
             permit = permit.permit
         if permit != UNCOUNTED:
             machine.late.append((self._apply_locked, (permit, now, slow, retry_after), verdict))

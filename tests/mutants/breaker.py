@@ -179,13 +179,25 @@ MUTANTS = [
     ),
     mutant(
         "success is not told",
-        "                self._note(CallSucceeded, duration=duration, slow=slow)\n",
+        "                self._note(CallSucceeded, time=now, duration=duration, slow=slow)\n",
         "                pass\n",
         EVENTS,
     ),
     mutant(
+        "a success is told with a later time",
+        "self._note(CallSucceeded, time=now, duration",
+        "self._note(CallSucceeded, duration",
+        EVENTS,
+    ),
+    mutant(
+        "a failure is told with a later time",
+        "self._note(CallFailed, time=now, duration",
+        "self._note(CallFailed, duration",
+        EVENTS,
+    ),
+    mutant(
         "failure is not told",
-        "                self._note(CallFailed, duration=duration, error=error)\n",
+        "                self._note(CallFailed, time=now, duration=duration, error=error)\n",
         "                pass\n",
         EVENTS,
     ),
