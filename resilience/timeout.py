@@ -35,12 +35,11 @@ from ._layer import (
     drive,
     finished,
     refuse_bare,
-    require_asyncio,
     restore,
     stepped,
 )
 from ._policy import Guard, Policy
-from ._timers import PER_SECOND, Slot, Timers, current_task, grain_of, timers_of
+from ._timers import PER_SECOND, Slot, Timers, current_task, grain_of, no_task, running_task, timers_of
 from ._worker import Tally, Worker
 from .clock import Clock
 from .deadline import Deadline, ambient
@@ -202,9 +201,9 @@ class Timeout(Policy):
             try:
                 task = current_task(loop := get_running_loop())
             except RuntimeError:
-                _no_task()
+                no_task()
             if task is None:
-                _no_task()
+                no_task()
             if seconds is not None and ambient.get() is None:
                 # The common case, spelled out: a constant limit and nothing inherited.
                 deadline = Deadline(clock.now() + seconds, clock, name, seconds, None, task)
@@ -346,7 +345,7 @@ class _Scope(Guard):
     def __enter__(self) -> Self:
         self._spend()
         policy = self._policy
-        loop, task = _running_task() if self._armed else (None, None)
+        loop, task = running_task() if self._armed else (None, None)
         deadline = self._deadline = policy._deadline(self._limit, task, self._length)
         if deadline is not None:
             if task is not None and loop is not None:
@@ -376,20 +375,5 @@ class _Scope(Guard):
                 self._policy._cut_off(deadline, error)
 
 
-def _running_task() -> tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]:
-    try:
-        task = current_task(loop := get_running_loop())
-    except RuntimeError:
-        _no_task()
-    if task is None:
-        _no_task()
-    return loop, task
-
-
 def _none() -> None:
     """No timers yet."""
-
-
-def _no_task() -> NoReturn:
-    require_asyncio()
-    raise RuntimeError("Timeout must be used inside a task")

@@ -66,10 +66,11 @@ MUTANTS = [
     _timeout("the owner is not named", "raise CallTimeoutError(deadline.policy,", "raise CallTimeoutError(self.name,"),
     _timeout("a cut off is not counted", "timed_out += 1", "timed_out += 0"),
     _timeout("a cut off is not told", "self._tell(CallTimedOut, timeout=timeout)", "pass"),
-    _timeout(
-        "outside a task nothing is said",
-        "def _no_task() -> NoReturn:\n    require_asyncio()\n",
-        "def _no_task() -> NoReturn:\n",
+    Mutant(
+        "timeout: outside a task nothing is said",
+        "resilience/_timers.py",
+        'could cut off."""\n    require_asyncio()\n',
+        'could cut off."""\n',
         _ASYNCIO,
     ),
     # Which deadline.
