@@ -34,6 +34,7 @@ from ._layer import (
     continued,
     drive,
     finished,
+    name_of,
     refuse_bare,
     restore,
     stepped,
@@ -66,7 +67,8 @@ class Timeout(Policy):
     calling; a call that is cut off raises `CallTimeoutError`. A plain function is only told the deadline, not stopped,
     and its result counts however late it comes. With `abandon=True` it runs on a daemon thread instead, with the
     caller's context variables; when time is up, the caller goes on and the thread is left behind. While `max_abandoned`
-    threads are running, left behind or waited for, further calls raise `BulkheadFullError`.
+    threads are running, left behind or waited for, further calls raise `BulkheadFullError`. Generator functions run in
+    their consumer's thread and are refused.
 
     Never early; at most 10 ms or 2 % late, whichever is more.
     """
@@ -287,6 +289,11 @@ class Timeout(Policy):
         return worker.result()
 
     def _wrap_generator(self, fn: AnyFunction) -> AnyFunction:
+        if self._abandon:
+            raise TypeError(
+                f"abandon=True cannot leave {name_of(fn)} behind: a generator runs in its consumer's thread"
+            )
+
         def guarded(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
             clock = _Steps(self, self._limit(args, kwargs))
             return (yield from stepped(fn(*args, **kwargs), lambda: clock.step(armed=False)))

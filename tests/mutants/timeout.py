@@ -185,6 +185,13 @@ MUTANTS = [
     # Threads.
     _worker("not a daemon", "daemon=True", "daemon=False"),
     _worker("without the context", "args=(copy_context(), call)", "args=(Context(), call)"),
+    Mutant(
+        "timeout: a generator is left behind in name only",
+        "resilience/timeout.py",
+        "        if self._abandon:\n            raise",
+        "        if False:\n            raise",
+        ("tests/test_timeout_worker.py",),
+    ),
     _worker("left behind and not counted", "self._tally.abandoned += 1", "self._tally.abandoned += 0"),
     _worker("a late end is not counted", "tally.abandoned -= 1", "tally.abandoned -= 0"),
     _worker("a late end of another generation counts", "elif self._generation == tally.generation:", "else:"),
