@@ -98,7 +98,7 @@ class Timeout(Policy):
         """The limit in seconds; None if there is none or it is computed for each call."""
         return self._seconds
 
-    def guard(self, *args: Any, **kwargs: Any) -> Guard:
+    def guard(self, /, *args: Any, **kwargs: Any) -> Guard:
         """A block under this limit: `async with` cuts it off, `with` only tells those inside."""
         return _Scope(self, self._limit(args, kwargs))
 
