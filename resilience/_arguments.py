@@ -62,6 +62,13 @@ def count(name: str, value: object, *, minimum: int = 1) -> int:
     return value
 
 
+def flag(name: str, value: object) -> bool:
+    """True or False, and nothing that merely counts as one of them."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {shown(value)}")
+    return value
+
+
 def text(name: str, value: object) -> str | None:
     """A non-empty string, or None."""
     if value is None:
@@ -83,8 +90,11 @@ def function(name: str, value: object, *, takes: int | None = None) -> Any:
 def plain(name: str, value: Any, *, takes: int | None = None) -> Any:
     """`value`, unless calling it with `takes` arguments would not give the answer at once.
 
-    A coroutine or generator is always true, whatever it would come to; a layer answers with a guarded function.
+    A coroutine or generator is always true, whatever it would come to; so is the exception that an exception type would
+    make of whatever it is shown, and a layer answers with a guarded function.
     """
+    if isinstance(value, type) and issubclass(value, BaseException):
+        raise TypeError(f"{name} must be a plain function, not the exception type {value.__name__}")
     if is_async(value):
         raise TypeError(f"{name} must be a plain function, not the asynchronous {shown(value)}")
     if any(inspect.isgeneratorfunction(found) or inspect.isasyncgenfunction(found) for found in _code_of(value)):

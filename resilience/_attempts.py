@@ -178,9 +178,15 @@ class Run:
                 strategy.min, max(strategy.min, wait_exponential.__call__(strategy, state))
             )
         else:
-            wait = float(strategy(state))
-        if math.isnan(wait) or wait == math.inf:
-            raise ValueError(f"wait must return seconds; {_arguments.shown(strategy)} returned {wait}")
+            told = strategy(state)
+            try:
+                wait = float(told)
+            except (TypeError, ValueError, OverflowError):
+                wait = math.nan
+            if math.isnan(wait) or wait == math.inf:
+                raise ValueError(
+                    f"wait must return seconds; {_arguments.shown(strategy)} returned {_arguments.shown(told)}"
+                )
         return max(0.0, wait)
 
     def _stop(self, reason: str, error: Exception | None, why: str = "") -> float | None:
@@ -351,6 +357,15 @@ def refuse_async(name: str, value: Any) -> None:
 def looks_ahead(stop: Any) -> bool:
     """Whether a stop strategy needs the coming wait: it is asked once more when that is known."""
     return isinstance(stop, tenacity.stop_before_delay) or any(map(looks_ahead, getattr(stop, "stops", ())))
+
+
+def looks_at_times(wait: Any) -> bool:
+    """Whether a wait strategy may look at how long the call has run: then its beginning has to be known."""
+    if isinstance(wait, tenacity.wait_combine):
+        return any(map(looks_at_times, wait.wait_funcs))
+    if isinstance(wait, tenacity.wait_chain):
+        return any(map(looks_at_times, wait.strategies))
+    return type(wait) not in BLIND_TO_ARGUMENTS
 
 
 def _seconds(value: Any) -> float | None:

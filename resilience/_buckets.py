@@ -180,7 +180,10 @@ class Buckets(Machine):
         """The algorithm for a key whose tier has this `rate`."""
         if self.tier is None:
             return self.algorithm
-        algorithm = self.tiers.get(rate)
+        try:
+            algorithm = self.tiers.get(rate)
+        except TypeError:  # no number, which will be said by name
+            algorithm = None
         if algorithm is None:
             first = self.first
             assert isinstance(first, Gcra)

@@ -98,7 +98,7 @@ class Layer(ABC):
 
 def colour_of(fn: object) -> str:
     """ "sync", "async", "generator" or "async generator"; TypeError for what no layer can guard."""
-    if isinstance(fn, (staticmethod, classmethod)):
+    if isinstance(fn, (staticmethod, classmethod, property, functools.cached_property)):
         raise TypeError(f"cannot guard a {type(fn).__name__} object: put the layer below @{type(fn).__name__}")
     if isinstance(fn, type):
         raise TypeError(
@@ -164,6 +164,14 @@ def has_no_name_yet(fn: Any) -> bool:
         return False
     named = (*frame.f_locals.values(), *frame.f_globals.values())
     return all(value is not fn and value is not original for value in named)
+
+
+def level_of_caller() -> int:
+    """The `stacklevel` with which a warning of the calling function names the code that uses this package."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__package__") == __package__:
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def finished(result: object, fn: AnyFunction) -> bool:

@@ -42,12 +42,14 @@ class Rate:
         object.__setattr__(self, "period", _arguments.seconds("period", self.period))
         if self.burst is not None:
             object.__setattr__(self, "burst", _arguments.number("burst", self.burst, minimum=1.0))
-        if (
-            not 1e-300 < self.limit / self.seconds < 1e300
-            or not self.seconds / self.limit * (self.burst or 1.0) < 1e300
-        ):
+        if not 1e-300 < self.limit / self.seconds < 1e300:
             raise ValueError(
                 f"limit must be between 1e-300 and 1e300 calls per second, not {self.limit} in {self.period} s"
+            )
+        burst = self.burst or 1.0
+        if not self.seconds / self.limit * burst < 1e300:
+            raise ValueError(
+                f"burst must be full again within 1e300 s, not {burst:g} calls at {self.limit:g} in {self.period} s"
             )
 
     @property

@@ -16,7 +16,6 @@ Events leave through an outbox in the order of the decisions, outside the lock.
 from __future__ import annotations
 
 import asyncio
-import sys
 import warnings
 from collections.abc import AsyncIterator, Generator, Hashable, Iterable
 from contextlib import asynccontextmanager
@@ -24,7 +23,7 @@ from types import TracebackType
 from typing import Any, ClassVar, NoReturn, Self
 
 from . import _arguments, deadline
-from ._layer import PLAIN, AnyFunction, Layer, Stream, continued, drive, finished, require_asyncio
+from ._layer import PLAIN, AnyFunction, Layer, Stream, continued, drive, finished, level_of_caller, require_asyncio
 from ._machine import ABANDONED, FAILURE, SUCCESS, Verdict
 from ._ticket import Ticket
 from ._wait import Wait
@@ -194,7 +193,7 @@ class Policy(Layer):
                 f"{self!r} makes a plain function wait and blocks the event loop of this thread;"
                 " decorate an `async def` instead",
                 RuntimeWarning,
-                stacklevel=_level_of_caller(),
+                stacklevel=level_of_caller(),
             )
 
     # -- the four colours ----------------------------------------------------------------------------------------------
@@ -301,18 +300,11 @@ class Policy(Layer):
     def _wrap_async_generator(self, fn: AnyFunction) -> AnyFunction:
         @asynccontextmanager
         async def begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncIterator[Stream]:
-            async with Guard(self, args, kwargs):
+            async with Guard(self, args, kwargs) as guard:
                 yield Stream(fn(*args, **kwargs))
+                guard.outcome(None)  # it came to its end, and has no other result
 
         return drive(begin)
-
-
-def _level_of_caller() -> int:
-    """The `stacklevel` with which a warning of the calling function names the code that uses this package."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__package__") == __package__:
-        level, frame = level + 1, frame.f_back
-    return level
 
 
 _UNSET: Any = object()

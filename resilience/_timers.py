@@ -18,8 +18,9 @@ import math
 import sys
 import weakref
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
+from ._layer import require_asyncio
 from .clock import Clock, TimerHandle
 from .deadline import Deadline
 
@@ -112,3 +113,20 @@ def timers_of(loop: asyncio.AbstractEventLoop, clock: Clock) -> Timers:
 def grain_of(seconds: float) -> int:
     """The slot size for a deadline of that length, in finest slots: the largest power of two within 2 % of it."""
     return 1 << max(int(2.0 * seconds).bit_length() - 1, 0)
+
+
+def running_task() -> tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]:
+    """The running event loop and task; RuntimeError where there is none, because there would be nothing to cancel."""
+    try:
+        task = current_task(loop := asyncio.get_running_loop())
+    except RuntimeError:
+        no_task()
+    if task is None:
+        no_task()
+    return loop, task
+
+
+def no_task() -> NoReturn:
+    """Raise RuntimeError: a time limit has no task here that it could cut off."""
+    require_asyncio()
+    raise RuntimeError("Timeout must be used inside a task")

@@ -106,7 +106,7 @@ class CircuitBreaker(Policy):
             "probe_lease": probe_lease,
             "rng": rng,
         }
-        store = checked_store(store, name)
+        store, advisory = checked_store(store, name), _arguments.flag("advisory", advisory)
         if store is None:
             self._machine = Circuit(**options)
         else:
@@ -291,6 +291,7 @@ class CircuitBreaker(Policy):
         async def begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncIterator[Stream]:
             async with Guard(self, args, kwargs) as guard:
                 yield Stream(fn(*args, **kwargs), _metered_steps(guard))
+                guard.outcome(None)
 
         return drive(begin)
 
@@ -342,9 +343,9 @@ class CircuitBreaker(Policy):
                     meter.set(running_meter())
                 slow = self._slow_after is not None and duration - permit.waits.waited > self._slow_after
             if verdict is SUCCESS:
-                self._note(CallSucceeded, duration=duration, slow=slow)
+                self._note(CallSucceeded, time=now, duration=duration, slow=slow)
             elif verdict is FAILURE:
-                self._note(CallFailed, duration=duration, error=error)
+                self._note(CallFailed, time=now, duration=duration, error=error)
             permit = permit.permit
         if permit != UNCOUNTED:
             machine.late.append((self._apply_locked, (permit, now, slow, retry_after), verdict))

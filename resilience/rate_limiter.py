@@ -39,7 +39,10 @@ _EXEMPT = 0  # the permit of calls with nothing to settle
 
 @dataclass(frozen=True, slots=True)
 class RateLimiterStatistics:
-    """A limiter at one moment: live keys, rejections so far, whether keys overflow at the last look."""
+    """A limiter at one moment: live keys, rejections so far, whether keys overflow at the last look.
+
+    With a store, `keys` are only those that this instance has decided about alone.
+    """
 
     keys: int
     rejected: int

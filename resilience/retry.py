@@ -34,6 +34,7 @@ from ._attempts import (
     checked_strategy,
     checked_test,
     looks_ahead,
+    looks_at_times,
     refuse_futile,
 )
 from ._layer import (
@@ -182,9 +183,7 @@ class Retry(Policy):
                 case "budget":
                     self._budget = checked_budget(value)
                 case "retry_rejections":
-                    if not isinstance(value, bool):
-                        raise TypeError(f"retry_rejections must be True or False, not {_arguments.shown(value)}")
-                    self._retry_rejections = value
+                    self._retry_rejections = _arguments.flag(setting, value)
                 case "rng":
                     if value is not None and not isinstance(value, random.Random):
                         raise TypeError(f"rng must be a random.Random or None, not {_arguments.shown(value)}")
@@ -196,7 +195,8 @@ class Retry(Policy):
         self._looks_ahead = self._stop if looks_ahead(self._stop) else None
         self._judges_results = self._retry_if is not None or self._inspects_results
         # A first attempt that succeeds costs nothing but the call, unless something has to know about it.
-        self._watches_first = self._budget is not None or self._stop is not None or self._judges_results
+        known = self._budget is not None or self._stop is not None or self._judges_results
+        self._watches_first = known or looks_at_times(self._wait)
         super()._configure(**changes)
 
     _wait: Strategy

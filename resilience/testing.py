@@ -67,9 +67,7 @@ class ManualClock(Clock):
 
     def __init__(self, start: float = 0.0, *, auto: bool = True) -> None:
         self._now = _arguments.number("start", start, zero=True)
-        if not isinstance(auto, bool):
-            raise TypeError(f"auto must be True or False, not {_arguments.shown(auto)}")
-        self._auto = auto
+        self._auto = _arguments.flag("auto", auto)
         self._lock = threading.RLock()
         self._timers: list[tuple[float, int, _Timer]] = []
         self._order = itertools.count()

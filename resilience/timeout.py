@@ -34,13 +34,13 @@ from ._layer import (
     continued,
     drive,
     finished,
+    name_of,
     refuse_bare,
-    require_asyncio,
     restore,
     stepped,
 )
 from ._policy import Guard, Policy
-from ._timers import PER_SECOND, Slot, Timers, current_task, grain_of, timers_of
+from ._timers import PER_SECOND, Slot, Timers, current_task, grain_of, no_task, running_task, timers_of
 from ._worker import Tally, Worker
 from .clock import Clock
 from .deadline import Deadline, ambient
@@ -67,7 +67,8 @@ class Timeout(Policy):
     calling; a call that is cut off raises `CallTimeoutError`. A plain function is only told the deadline, not stopped,
     and its result counts however late it comes. With `abandon=True` it runs on a daemon thread instead, with the
     caller's context variables; when time is up, the caller goes on and the thread is left behind. While `max_abandoned`
-    threads are running, left behind or waited for, further calls raise `BulkheadFullError`.
+    threads are running, left behind or waited for, further calls raise `BulkheadFullError`. Generator functions run in
+    their consumer's thread and are refused.
 
     Never early; at most 10 ms or 2 % late, whichever is more.
     """
@@ -97,7 +98,7 @@ class Timeout(Policy):
         """The limit in seconds; None if there is none or it is computed for each call."""
         return self._seconds
 
-    def guard(self, *args: Any, **kwargs: Any) -> Guard:
+    def guard(self, /, *args: Any, **kwargs: Any) -> Guard:
         """A block under this limit: `async with` cuts it off, `with` only tells those inside."""
         return _Scope(self, self._limit(args, kwargs))
 
@@ -131,9 +132,7 @@ class Timeout(Policy):
             self._seconds = None if limit is None else min(limit, _FOREVER)
             self._grain = grain_of(self._seconds or 1.0)
         if "abandon" in changes:
-            if not isinstance(changes["abandon"], bool):
-                raise TypeError(f"abandon must be True or False, not {_arguments.shown(changes['abandon'])}")
-            self._abandon = changes["abandon"]
+            self._abandon = _arguments.flag("abandon", changes["abandon"])
         super()._configure(**changes)
 
     @property
@@ -204,9 +203,9 @@ class Timeout(Policy):
             try:
                 task = current_task(loop := get_running_loop())
             except RuntimeError:
-                _no_task()
+                no_task()
             if task is None:
-                _no_task()
+                no_task()
             if seconds is not None and ambient.get() is None:
                 # The common case, spelled out: a constant limit and nothing inherited.
                 deadline = Deadline(clock.now() + seconds, clock, name, seconds, None, task)
@@ -290,6 +289,11 @@ class Timeout(Policy):
         return worker.result()
 
     def _wrap_generator(self, fn: AnyFunction) -> AnyFunction:
+        if self._abandon:
+            raise TypeError(
+                f"abandon=True cannot leave {name_of(fn)} behind: a generator runs in its consumer's thread"
+            )
+
         def guarded(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
             clock = _Steps(self, self._limit(args, kwargs))
             return (yield from stepped(fn(*args, **kwargs), lambda: clock.step(armed=False)))
@@ -348,7 +352,7 @@ class _Scope(Guard):
     def __enter__(self) -> Self:
         self._spend()
         policy = self._policy
-        loop, task = _running_task() if self._armed else (None, None)
+        loop, task = running_task() if self._armed else (None, None)
         deadline = self._deadline = policy._deadline(self._limit, task, self._length)
         if deadline is not None:
             if task is not None and loop is not None:
@@ -378,20 +382,5 @@ class _Scope(Guard):
                 self._policy._cut_off(deadline, error)
 
 
-def _running_task() -> tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]:
-    try:
-        task = current_task(loop := get_running_loop())
-    except RuntimeError:
-        _no_task()
-    if task is None:
-        _no_task()
-    return loop, task
-
-
 def _none() -> None:
     """No timers yet."""
-
-
-def _no_task() -> NoReturn:
-    require_asyncio()
-    raise RuntimeError("Timeout must be used inside a task")

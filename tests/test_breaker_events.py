@@ -81,6 +81,38 @@ def test_the_whole_life_of_a_circuit_is_told_in_order_with_its_facts(colour: Col
     ]
 
 
+class Ticking(ManualClock):
+    """A clock that is never read twice at the same instant, as in real life."""
+
+    def now(self) -> float:
+        self._now += 0.001
+        return self._now
+
+
+def test_the_end_of_a_call_is_told_with_the_instant_at_which_it_counts(colour: Colour) -> None:
+    """Read once more, the clock would date a failure after the opening that it caused, and logs are sorted."""
+    events: list[Any] = []
+    breaker = CircuitBreaker(
+        failure_threshold=1,
+        recovery_time=0.1,
+        jitter=0.0,
+        half_open_max_calls=1,
+        success_threshold=1,
+        clock=Ticking(),
+        listeners=[events.append],
+    )
+    with pytest.raises(OSError):
+        colour.guarded(breaker, lambda: fail(OSError()))()
+    breaker._clock.sleep(0.1)
+    colour.guarded(breaker, lambda: None)()
+    kinds = [CallFailed, CircuitOpened, CircuitHalfOpened, CallSucceeded, CircuitClosed]
+    assert [type(event) for event in events] == kinds
+    times = [event.time for event in events]
+    assert times == sorted(times)
+    assert times[0] == times[1]
+    assert times[3] == times[4]
+
+
 def test_the_reason_says_which_rule_opened_the_circuit(clock: ManualClock) -> None:
     heard: list[Any] = []
     failing = CircuitBreaker(minimum_calls=2, listeners=[heard.append])

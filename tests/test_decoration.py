@@ -130,6 +130,8 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "class": (lambda: Service, "class Service: decorate its methods"),
     "staticmethod": (lambda: staticmethod(plain), "put the layer below @staticmethod"),
     "classmethod": (lambda: Service.__dict__["make"], "put the layer below @classmethod"),
+    "property": (lambda: property(plain), "put the layer below @property"),
+    "cached property": (lambda: functools.cached_property(plain), "put the layer below @cached_property"),
     "generator object": (lambda: generator(1), "pass the function, not what calling it returned"),
     "async generator object": (lambda: async_generator(1), "pass the function, not what calling it returned"),
     "context manager": (lambda: manager, "use `with policy.guard"),

@@ -16,6 +16,7 @@ from resilience import (
     Keyed,
     Layer,
     Pipeline,
+    Policy,
     RateLimiter,
     Retry,
     Timeout,
@@ -311,6 +312,43 @@ def test_the_outcome_of_a_generator_is_its_return_value() -> None:
     breaker = CircuitBreaker(failure_threshold=1, failure_if=lambda result: result == "done")
     list(breaker(Log().numbers)())
     assert breaker.state.value == "open"
+
+
+class Judge:
+    """What policies that look at results have seen; it finds all of it bad."""
+
+    def __init__(self) -> None:
+        self.seen: list[object] = []
+
+    def __call__(self, result: object) -> bool:
+        self.seen.append(result)
+        return True
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda judge: CircuitBreaker(failure_threshold=9, failure_if=judge),
+        lambda judge: CircuitBreaker(failure_threshold=9, failure_if=judge, slow_call_duration=1.0),
+        lambda judge: RateLimiter(5, charge_if=judge),
+        lambda judge: Keyed(lambda key: RateLimiter(5, charge_if=judge), key=lambda: "one"),
+    ],
+    ids=["breaker", "timed breaker", "limiter", "keyed"],
+)
+def test_an_async_generator_that_comes_to_its_end_has_the_outcome_none(make: Callable[[Judge], Policy]) -> None:
+    """As a plain one has that returns nothing; what is closed early has no result at all."""
+
+    async def scenario(judge: Judge) -> None:
+        policy = make(judge)
+        async for _ in policy(Log().anumbers)():
+            assert judge.seen == []
+        assert judge.seen == [None]
+        early = policy(Log().anumbers)()
+        await anext(early)
+        await early.aclose()
+        assert judge.seen == [None]
+
+    run(scenario(Judge()))
 
 
 def test_an_async_generator_outside_a_loop_is_refused_before_it_is_admitted() -> None:

@@ -18,6 +18,7 @@ from resilience import (
     CircuitOpenError,
     DeadlineExceededError,
     Keyed,
+    MemoryStore,
     Pipeline,
     Rate,
     RateLimiter,
@@ -284,6 +285,43 @@ def test_a_layer_is_refused_where_a_function_answers(name: str, use: Callable[[A
     """`Retry(Timeout(3))` reads like composition, and would retry everything: a guarded function is true."""
     with pytest.raises(TypeError, match=rf"^{name} must be a plain function, not the layer <Timeout"):
         use(Timeout(3))
+
+
+@pytest.mark.parametrize(
+    "name,use",
+    [
+        ("failure_if", lambda fn: CircuitBreaker(failure_if=fn)),
+        ("retry_if", lambda fn: Retry(OSError, retry_if=fn)),
+        ("retry_after", lambda fn: Retry(OSError, retry_after=fn)),
+        ("before_retry", lambda fn: Retry(OSError, before_retry=fn)),
+        ("charge_if", lambda fn: RateLimiter(1, charge_if=fn)),
+        ("cost", lambda fn: RateLimiter(1, cost=fn)),
+        ("key", lambda fn: RateLimiter(1, key=fn)),
+        ("factory", lambda fn: Keyed(fn, key=str)),
+    ],
+)
+def test_an_exception_type_is_refused_where_a_function_answers(name: str, use: Callable[[Any], object]) -> None:
+    """`Retry(OSError, retry_if=ConnectionError)` would repeat every success: the error made of a result is true."""
+    for kind in (ConnectionError, KeyboardInterrupt):
+        with pytest.raises(
+            TypeError, match=rf"^{name} must be a plain function, not the exception type {kind.__name__}$"
+        ):
+            use(kind)
+
+
+@pytest.mark.parametrize("value", [1, 0, None, "yes"])
+@pytest.mark.parametrize(
+    "name,use",
+    [
+        ("advisory", lambda value: CircuitBreaker("x", advisory=value, store=MemoryStore())),
+        ("advisory", lambda value: CircuitBreaker("x", advisory=value)),
+        ("abandon", lambda value: Timeout(1.0, abandon=value)),
+        ("retry_rejections", lambda value: Retry(OSError, retry_rejections=value)),
+    ],
+)
+def test_what_is_yes_or_no_is_nothing_else(name: str, use: Callable[[Any], object], value: Any) -> None:
+    with pytest.raises(TypeError, match=rf"^{name} must be True or False, not "):
+        use(value)
 
 
 def test_built_in_functions_that_do_not_tell_their_arguments_are_taken_as_they_are() -> None:

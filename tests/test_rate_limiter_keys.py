@@ -250,7 +250,7 @@ def test_tiers_are_remembered_up_to_a_bound(clock: ManualClock) -> None:
     assert limiter.peek(1199).remaining == 1198
 
 
-@pytest.mark.parametrize("rate", [None, "1", True, 0, -1, math.nan, math.inf, 10**400])
+@pytest.mark.parametrize("rate", [None, "1", True, 0, -1, math.nan, math.inf, 10**400, [1.0]])
 def test_a_tier_that_makes_no_sense_is_an_error_and_changes_nothing(clock: ManualClock, rate: Any) -> None:
     limiter = by_key(lambda key: rate)
     with pytest.raises((TypeError, ValueError), match="rate must be"):
@@ -329,6 +329,23 @@ def test_a_guarded_function_waits_for_the_slot_of_its_key(colour: Colour) -> Non
     for key in ("a", "b", "a"):
         call(key)
     assert started == [("a", 1000.0), ("b", 1000.0), ("a", 1001.0)]
+
+
+def test_who_waits_for_a_slot_sleeps_once_and_holds_no_other_key_up(colour: Colour) -> None:
+    """L6: PyrateLimiter sleeps with its lock held, others poll, and then every key waits for the slowest one."""
+    limiter = by_key(1, max_wait=60.0)
+
+    class Sleeps(list[float]):
+        def append(self, seconds: float) -> None:
+            super().append(seconds)
+            assert limiter._machine.lock.free
+            limiter.admit(("another",))
+
+    colour.clock.sleeps = Sleeps()
+    call = colour.guarded(limiter, lambda key: None)
+    call("a")
+    call("a")
+    assert colour.clock.sleeps == [1.0]
 
 
 def test_a_keyed_function_may_return_any_finished_value_and_nothing_that_runs_later(clock: ManualClock) -> None:

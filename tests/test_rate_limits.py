@@ -204,10 +204,18 @@ def test_a_limit_that_makes_no_sense_names_its_parameter(make: Callable[[Any], A
     assert len(str(raised.value)) < 300
 
 
-@pytest.mark.parametrize("limit,period,burst", [(1e300, 1e-300, None), (1e-300, 1e300, None), (1.0, 1e10, 1e300)])
-def test_rates_beyond_floats_are_refused(limit: float, period: float, burst: float | None) -> None:
+@pytest.mark.parametrize("limit,period", [(1e300, 1e-300), (1e-300, 1e300)])
+def test_rates_beyond_floats_are_refused(limit: float, period: float) -> None:
     with pytest.raises(ValueError, match="limit must be between"):
-        Rate(limit, period, burst)
+        Rate(limit, period)
+
+
+def test_a_burst_that_never_refills_is_refused_by_its_own_name() -> None:
+    with pytest.raises(
+        ValueError, match=r"^burst must be full again within 1e300 s, not 1e\+300 calls at 1 in 2\.0 s$"
+    ):
+        Rate(1, 2.0, 1e300)
+    assert Rate(1, 1.0, 1e299).burst == 1e299
 
 
 def test_a_burst_of_less_than_one_call_is_refused() -> None:

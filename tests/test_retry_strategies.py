@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -10,8 +11,8 @@ import pytest
 import tenacity
 import tenacity.wait
 
-from resilience import CircuitOpenError, Retry
-from resilience._attempts import Run
+from resilience import CircuitOpenError, Retry, _arguments
+from resilience._attempts import Run, looks_at_times
 from resilience.events import RetryScheduled
 from resilience.testing import ManualClock, Script, recorded_events
 from tests.conftest import Colour
@@ -52,11 +53,44 @@ def test_a_wait_below_zero_is_none_at_all(colour: Colour) -> None:
     assert [event.wait for event in events] == [0.0]
 
 
-@pytest.mark.parametrize("answer", [float("nan"), float("inf")])
-def test_a_wait_that_is_no_time_is_an_error_that_names_it(colour: Colour, answer: float) -> None:
+@pytest.mark.parametrize("answer", [float("nan"), float("inf"), None, "soon", timedelta(1), 10**400], ids=type)
+def test_a_wait_that_is_no_time_is_an_error_that_names_it(colour: Colour, answer: Any) -> None:
     retry = Retry(OSError, wait=lambda state: answer)
-    with pytest.raises(ValueError, match="wait must return seconds"):
+    told = re.escape(_arguments.shown(answer))
+    with pytest.raises(ValueError, match=rf"^wait must return seconds; <function .* returned {told}$"):
         colour.guarded(retry, Script([OSError]))()
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda wait: wait,
+        lambda wait: tenacity.wait_combine(tenacity.wait_none(), wait),
+        lambda wait: tenacity.wait_chain(tenacity.wait_chain(wait)),
+    ],
+    ids=["itself", "combined", "chained"],
+)
+def test_a_wait_may_look_at_how_long_the_call_has_run(colour: Colour, around: Any) -> None:
+    """The first attempt is part of the call, though nothing is kept of it in the common case."""
+    began, ages = colour.clock.now(), []
+
+    def wait(retry_state: tenacity.RetryCallState) -> float:
+        ages.append((retry_state.start_time - began, retry_state.seconds_since_start))
+        return 2.0
+
+    def attempt() -> None:
+        colour.clock.advance(8.0)
+        raise OSError
+
+    with pytest.raises(OSError):
+        colour.guarded(Retry(OSError, wait=around(wait)), Script([attempt]))()
+    assert ages == [(0.0, 8.0), (0.0, 18.0)]
+
+
+def test_the_usual_waits_keep_nothing_of_a_first_attempt() -> None:
+    usual = tenacity.wait_fixed(1) + tenacity.wait_random(0, 1)
+    for wait in (usual, tenacity.wait_chain(usual, tenacity.wait_none()), Retry(OSError)._wait):
+        assert not looks_at_times(wait)
 
 
 def test_the_default_wait_is_full_jitter_without_a_point_of_its_own(colour: Colour) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 
-from resilience import BulkheadFullError, CallTimeoutError, Timeout
+from resilience import Bulkhead, BulkheadFullError, CallTimeoutError, Pipeline, Timeout
 from resilience.clock import give_way
 from resilience.correlation import bound, correlation_id
 from resilience.deadline import remaining, shield
@@ -241,3 +241,23 @@ def test_a_coroutine_made_on_the_thread_is_awaited_by_the_caller(still: ManualCl
         return result
 
     assert run(main(), still) == "awaited"
+
+
+def test_a_generator_function_cannot_be_left_behind_and_is_refused() -> None:
+    """Its steps run in the thread of whoever consumes them, so `abandon` would do nothing, and nobody would know."""
+
+    def steps() -> Iterator[int]:
+        yield 1
+
+    async def asynchronous_steps() -> AsyncIterator[int]:
+        yield 1
+
+    timeout = Timeout(1.0, abandon=True)
+    with pytest.raises(
+        TypeError, match=r"^abandon=True cannot leave .*\.steps behind: a generator runs in its consumer's"
+    ):
+        timeout(steps)
+    with pytest.raises(TypeError, match="cannot leave"):
+        Pipeline(Bulkhead(1), timeout)(steps)
+    assert list(timeout.with_(abandon=False)(steps)()) == [1]
+    timeout(asynchronous_steps)  # a task is cancelled, which is better

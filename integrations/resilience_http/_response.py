@@ -19,10 +19,9 @@ from resilience import Bulkhead, CircuitBreaker, RateLimiter
 from resilience._directory import Entry
 from resilience._layer import restore
 from resilience._machine import ABANDONED, FAILURE, SUCCESS
-from resilience._timers import grain_of
+from resilience._timers import grain_of, running_task
 from resilience.deadline import Deadline, ambient
 from resilience.exceptions import CallTimeoutError, ResilienceError
-from resilience.timeout import _running_task as running_task
 
 from ._origins import Origin, origin_of
 from .methods import is_server_failure

@@ -12,12 +12,11 @@ from typing import Any, ClassVar
 
 from resilience import RateLimiter, Retry, Timeout, deadline
 from resilience._layer import restore
-from resilience._timers import grain_of
+from resilience._timers import grain_of, running_task
 from resilience._wait import Wait
 from resilience.correlation import FURTHER, numbered
 from resilience.deadline import Deadline, ambient
 from resilience.exceptions import DeadlineExceededError
-from resilience.timeout import _running_task as running_task
 
 from ._dialect import Dialect
 from ._draining import adispose, dispose

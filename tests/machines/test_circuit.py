@@ -1,4 +1,8 @@
-"""The circuit breaker against a model that keeps every record and recomputes everything from scratch."""
+"""The circuit breaker against a model that keeps every record and recomputes everything from scratch.
+
+There are two machines with the same rules. One tries all settings and often listens, which makes each permit remember
+when its call began. The other one never does, and then most successes take the short way through `settle`.
+"""
 
 from __future__ import annotations
 
@@ -24,38 +28,50 @@ class OutageError(Exception):
         self.retry_after = retry_after
 
 
-options = st.fixed_dictionaries(
-    {
-        "window": st.sampled_from([TimeWindow(10.0, 5), TimeWindow(2.0, 1), CountWindow(4), CountWindow(1)]),
-        "failure_rate": st.sampled_from([None, 0.25, 0.5, 0.75, 1.0]),
-        "minimum_calls": st.integers(1, 6),
-        "failure_threshold": st.sampled_from([None, None, 1, 2, 3]),
-        "slow_call_duration": st.sampled_from([None, 0.5, 2.0]),
-        "slow_call_rate": st.sampled_from([0.5, 1.0]),
-        "recovery_time": st.sampled_from([0.25, 1.0, 3.0]),
-        "max_recovery_time": st.sampled_from([3.0, 10.0]),
-        "jitter": st.sampled_from([0.0, 0.0, 0.2]),
-        "probe_lease": st.sampled_from([0.75, 2.0, 30.0]),
-        "quota": st.sampled_from([(1, 1), (2, 1), (3, 2), (3, 3), (5, 2)]),
-    }
-).filter(lambda chosen: chosen["slow_call_duration"] or (chosen["slow_call_rate"] == 1.0 and can_open(chosen)))
+choices: dict[str, st.SearchStrategy[Any]] = {
+    "window": st.sampled_from([TimeWindow(10.0, 5), TimeWindow(2.0, 1), CountWindow(4), CountWindow(1)]),
+    "failure_rate": st.sampled_from([None, 0.25, 0.5, 0.75, 1.0]),
+    "minimum_calls": st.integers(1, 6),
+    "failure_threshold": st.sampled_from([None, None, 1, 2, 3]),
+    "slow_call_duration": st.sampled_from([None, 0.5, 2.0]),
+    "slow_call_rate": st.sampled_from([0.5, 1.0]),
+    "recovery_time": st.sampled_from([0.25, 1.0, 3.0]),
+    "max_recovery_time": st.sampled_from([3.0, 10.0]),
+    "jitter": st.sampled_from([0.0, 0.0, 0.2]),
+    "probe_lease": st.sampled_from([0.75, 2.0, 30.0]),
+    "quota": st.sampled_from([(1, 1), (2, 1), (3, 2), (3, 3), (5, 2)]),
+}
 
 
 def can_open(chosen: dict[str, Any]) -> bool:
     return chosen["failure_rate"] is not None or chosen["failure_threshold"] is not None
 
 
+options = st.fixed_dictionaries(choices).filter(
+    lambda chosen: chosen["slow_call_duration"] or (chosen["slow_call_rate"] == 1.0 and can_open(chosen))
+)
+# Nothing to measure, and circuits that stay closed for a while.
+unmeasured = st.fixed_dictionaries(
+    {
+        **choices,
+        "window": st.sampled_from([TimeWindow(10.0, 5), TimeWindow(10.0, 5), TimeWindow(2.0, 1), CountWindow(4)]),
+        "failure_rate": st.sampled_from([None, 0.5, 0.75, 1.0]),
+        "minimum_calls": st.integers(3, 8),
+        "failure_threshold": st.sampled_from([2, 3, 4]),
+        "slow_call_duration": st.none(),
+        "slow_call_rate": st.just(1.0),
+    }
+)
 modes: st.SearchStrategy[Mode] = st.sampled_from([*get_args(Mode), "enabled", "enabled", "enabled"])
 verdicts = st.sampled_from([SUCCESS, FAILURE, FAILURE, ABANDONED])
 retry_afters = st.sampled_from([None, None, 0.0, 0.5, 5.0, 1e9, -1.0, math.nan, math.inf])
 
 
-class Breakers(RuleBasedStateMachine):
+class Rules(RuleBasedStateMachine):
     breaker: CircuitBreaker
     model: Model
 
-    @initialize(options=options, seed=st.integers(0, 3), heard=st.booleans())
-    def start(self, options: dict[str, Any], seed: int, heard: bool) -> None:
+    def begin(self, options: dict[str, Any], seed: int, heard: bool) -> None:
         options["half_open_max_calls"], options["success_threshold"] = options.pop("quota")
         self.clock = ManualClock(NOW)
         self.heard: list[Any] = []
@@ -101,6 +117,15 @@ class Breakers(RuleBasedStateMachine):
             if call is not None:
                 self.settle_call(call, verdict, retry_after)
 
+    @rule(times=st.integers(1, 4), quarters=st.integers(0, 8))
+    def successes(self, times: int, quarters: int) -> None:
+        """What most calls are, several of them within one bucket."""
+        for _ in range(times):
+            call = self.admit_call(self.breaker)
+            if call is not None:
+                self.settle_call(call, SUCCESS, None)
+        self.clock.advance(quarters / 4)
+
     @precondition(lambda self: self.model.mode == "enabled")
     @rule(retry_after=retry_afters, in_between=st.integers(0, 2))
     def an_outage(self, retry_after: float | None, in_between: int) -> None:
@@ -144,13 +169,16 @@ class Breakers(RuleBasedStateMachine):
         changes = self.model.settle(call, verdict, self.clock.now(), retry_after if verdict is FAILURE else None)
         before = None if changes else everything(self.breaker)
         call.settled = True
+        self.hand_in(call, verdict, retry_after)
+        if not changes:
+            note("must change nothing")
+            assert everything(self.breaker) == before
+
+    def hand_in(self, call: Call, verdict: Verdict, retry_after: float | None) -> None:
         if verdict is FAILURE:
             self.breaker._fail(call.permit, OutageError(retry_after))
         else:
             self.breaker.settle(call.permit, verdict)
-        if not changes:
-            note("must change nothing")
-            assert everything(self.breaker) == before
 
     @rule(quarters=st.integers(1, 12), quiet=st.booleans())
     def pass_time(self, quarters: int, quiet: bool) -> None:
@@ -251,5 +279,34 @@ def facts(event: Any) -> tuple[Any, ...]:
     return (kind, event.time, *own.get(kind, ()))
 
 
+class Breakers(Rules):
+    @initialize(options=options, seed=st.integers(0, 3), heard=st.booleans())
+    def start(self, options: dict[str, Any], seed: int, heard: bool) -> None:
+        self.begin(options, seed, heard)
+
+
+class UnmeasuredBreakers(Rules):
+    @initialize(options=unmeasured, seed=st.integers(0, 3))
+    def start(self, options: dict[str, Any], seed: int) -> None:
+        self.begin(options, seed, heard=False)
+
+    @rule(handed_over=st.sampled_from([FAILURE, SUCCESS]))
+    def a_success_comes_behind_what_was_handed_over(self, handed_over: Verdict) -> None:
+        """One outcome finds the lock taken, and the next one comes before anybody has looked at it."""
+        calls = [call for call in (self.admit_call(self.breaker), self.admit_call(self.breaker)) if call is not None]
+        now = self.clock.now()
+        for call, verdict in zip(calls, [handed_over, SUCCESS], strict=False):
+            self.model.settle(call, verdict, now, None)
+            call.settled = True
+        if calls:
+            with self.breaker._machine.lock:
+                self.hand_in(calls[0], handed_over, None)
+        if len(calls) == 2:
+            self.hand_in(calls[1], SUCCESS, None)
+        self.breaker._machine.unlocked()
+
+
 TestBreakers = Breakers.TestCase
 TestBreakers.settings = settings(max_examples=200, stateful_step_count=30)
+TestUnmeasuredBreakers = UnmeasuredBreakers.TestCase
+TestUnmeasuredBreakers.settings = settings(max_examples=200, stateful_step_count=30)

@@ -38,7 +38,16 @@ def refusal(name: str, condition: str) -> Mutant:
 
 
 MUTANTS = [
-    refusal("static methods", "isinstance(fn, (staticmethod, classmethod))"),
+    refusal("static methods", "isinstance(fn, (staticmethod, classmethod, property, functools.cached_property))"),
+    layer(
+        "properties not explained", "(staticmethod, classmethod, property, ", "(staticmethod, classmethod, ", DECORATION
+    ),
+    layer(
+        "cached properties not explained",
+        "classmethod, property, functools.cached_property)",
+        "classmethod, property)",
+        DECORATION,
+    ),
     refusal("classes", "isinstance(fn, type)"),
     refusal("running coroutines", "inspect.iscoroutine(fn) or inspect.isgenerator(fn) or inspect.isasyncgen(fn)"),
     refusal("context managers", 'getattr(target, "__code__", None) in _CONTEXT_MANAGER_CODES'),
@@ -90,6 +99,20 @@ MUTANTS = [
         "sent values lost",
         "resume = functools.partial(inner.send, sent)",
         "resume = functools.partial(next, inner)",
+        GENERATORS,
+    ),
+    Mutant(
+        "an async generator has no outcome",
+        "resilience/_policy.py",
+        "                guard.outcome(None)  # it came",
+        "                pass  # it came",
+        GENERATORS,
+    ),
+    Mutant(
+        "a timed async generator has no outcome",
+        "resilience/circuit_breaker.py",
+        "                guard.outcome(None)\n",
+        "",
         GENERATORS,
     ),
     layer("results of generators lost", "                return stop.value", "                return None", GENERATORS),
@@ -288,7 +311,7 @@ MUTANTS = [
         KERNEL,
     ),
     policy("warns every time", "            self._warned = True\n", "", WAITING),
-    policy("blames its own file", "stacklevel=_level_of_caller()", "stacklevel=2", WAITING),
+    policy("blames its own file", "stacklevel=level_of_caller()", "stacklevel=2", WAITING),
     policy(
         "sync: errors keep the permit",
         "                fail(permit, error)\n                raise\n            if type(result)",

@@ -30,6 +30,24 @@ MUTANTS: list[Mutant] = [
         "or inspect.isasyncgenfunction(found) for found in _code_of(value))",
         "or inspect.isasyncgenfunction(found) for found in (value,))",
     ),
+    _argument(
+        "an exception type answers", "if isinstance(value, type) and issubclass(value, BaseException):", "if False:"
+    ),
+    _argument(
+        "only ordinary exception types are seen", "issubclass(value, BaseException):", "issubclass(value, Exception):"
+    ),
+    _argument(
+        "what counts as true is a flag",
+        '    if not isinstance(value, bool):\n        raise TypeError(f"{name} must be True or',
+        '    if value not in (0, 1):\n        raise TypeError(f"{name} must be True or',
+    ),
+    _settings("anything is advisory", _BREAKER, '_arguments.flag("advisory", advisory)', "bool(advisory)"),
+    _settings(
+        "anything abandons",
+        "resilience/timeout.py",
+        '_arguments.flag("abandon", changes["abandon"])',
+        'bool(changes["abandon"])',
+    ),
     _argument("a layer answers", 'if hasattr(type(value), "_wrap_sync"):', "if False:"),
     _argument(
         "a function of two arguments answers for one", "if takes is not None and accepts(", "if False and accepts("
@@ -120,6 +138,20 @@ MUTANTS: list[Mutant] = [
     ),
     _settings(
         "the burst shrinks below the cost", _LIMITER, "        machine.refuse_cost(self._fixed_cost, changed)\n", ""
+    ),
+    Mutant(
+        "misuse: a tier that cannot be hashed is not named",
+        _BUCKETS,
+        "        except TypeError:  # no number",
+        "        except KeyError:  # no number",
+        ("tests/test_rate_limiter_keys.py",),
+    ),
+    Mutant(
+        "misuse: a burst that never refills",
+        "resilience/_limits.py",
+        "        if not self.seconds / self.limit * burst < 1e300:",
+        "        if False:",
+        ("tests/test_rate_limits.py",),
     ),
     Mutant("misuse: a period beside limiter=", _LIMITER, " or period != 1.0", "", ("tests/test_rate_limiter_keys.py",)),
 ]

@@ -32,6 +32,12 @@ def _questions(name: str, old: str, new: str, tests: tuple[str, ...]) -> Mutant:
 
 
 MUTANTS: list[Mutant] = [
+    _limiter(
+        "sleeps with the lock held",
+        "        return self._deliver(Wait(self, taken, taken.delay))\n",
+        "        with self._machine.lock:\n            self._clock.sleep(taken.delay)\n        return _EXEMPT\n",
+        _KEYS,
+    ),
     _limits(
         "no grain for rounding",
         " + min(0.01 * self.interval, 2.0**-22 * self.burst + 2.0**-50 * self.tolerance)",

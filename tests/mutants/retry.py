@@ -34,6 +34,49 @@ def _retry(name: str, old: str, new: str, tests: tuple[str, ...]) -> Mutant:
 
 
 MUTANTS = [
+    _run(
+        "a wait that is no number is not named",
+        "except (TypeError, ValueError, OverflowError):",
+        "except ValueError:",
+        _STRATEGIES,
+    ),
+    _run(
+        "a wait beyond floats is not named",
+        "(TypeError, ValueError, OverflowError)",
+        "(TypeError, ValueError)",
+        _STRATEGIES,
+    ),
+    Mutant(
+        "the time of a first attempt is unknown to a wait",
+        _RETRY,
+        "known or looks_at_times(self._wait)",
+        "known",
+        _STRATEGIES,
+    ),
+    _run(
+        "a combined wait looks at nothing",
+        "return any(map(looks_at_times, wait.wait_funcs))",
+        "return False",
+        _STRATEGIES,
+    ),
+    _run(
+        "a chained wait looks at nothing",
+        "return any(map(looks_at_times, wait.strategies))",
+        "return False",
+        _STRATEGIES,
+    ),
+    _run(
+        "a combined wait looks at times",
+        "    if isinstance(wait, tenacity.wait_combine):\n        return any(map(looks_at_times, wait.wait_funcs))\n",
+        "",
+        _STRATEGIES,
+    ),
+    _run(
+        "a chained wait looks at times",
+        "    if isinstance(wait, tenacity.wait_chain):\n        return any(map(looks_at_times, wait.strategies))\n",
+        "",
+        _STRATEGIES,
+    ),
     _retry(
         "a loop of another kind is noticed at the first failure only",
         "            if unchecked:  # now",

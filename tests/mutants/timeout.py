@@ -66,10 +66,11 @@ MUTANTS = [
     _timeout("the owner is not named", "raise CallTimeoutError(deadline.policy,", "raise CallTimeoutError(self.name,"),
     _timeout("a cut off is not counted", "timed_out += 1", "timed_out += 0"),
     _timeout("a cut off is not told", "self._tell(CallTimedOut, timeout=timeout)", "pass"),
-    _timeout(
-        "outside a task nothing is said",
-        "def _no_task() -> NoReturn:\n    require_asyncio()\n",
-        "def _no_task() -> NoReturn:\n",
+    Mutant(
+        "timeout: outside a task nothing is said",
+        "resilience/_timers.py",
+        'could cut off."""\n    require_asyncio()\n',
+        'could cut off."""\n',
         _ASYNCIO,
     ),
     # Which deadline.
@@ -184,6 +185,13 @@ MUTANTS = [
     # Threads.
     _worker("not a daemon", "daemon=True", "daemon=False"),
     _worker("without the context", "args=(copy_context(), call)", "args=(Context(), call)"),
+    Mutant(
+        "timeout: a generator is left behind in name only",
+        "resilience/timeout.py",
+        "        if self._abandon:\n            raise",
+        "        if False:\n            raise",
+        ("tests/test_timeout_worker.py",),
+    ),
     _worker("left behind and not counted", "self._tally.abandoned += 1", "self._tally.abandoned += 0"),
     _worker("a late end is not counted", "tally.abandoned -= 1", "tally.abandoned -= 0"),
     _worker("a late end of another generation counts", "elif self._generation == tally.generation:", "else:"),
