@@ -50,8 +50,10 @@ class ResilientTransport(Resilient, httpx.AsyncBaseTransport, httpx.BaseTranspor
     remaining time and the number of the attempt travel as headers, unless the request has them. `inner` is the
     transport that sends; if it is None, a `PooledTransport` is made with `verify`, `cert`, `http2`, `limits`, `proxy`,
     `trust_env`, `local_address`, `uds` and `socket_options`, because a client ignores its own beside `transport=`.
-    Mock libraries that take the place of httpx's own transport do not see that one: in tests, let `inner` be a
-    `httpx.HTTPTransport()` or a `httpx.MockTransport(…)`.
+    What patches httpx's own transport does not see that one. In tests with such a mock library, and under a global
+    instrumentation of OpenTelemetry (which then records a span for each attempt), let `inner` be a
+    `httpx.HTTPTransport()` or `httpx.AsyncHTTPTransport()`; or mock with `httpx.MockTransport(…)`, and instrument
+    the client.
 
     `extensions={"resilience": {…}}` changes `timeout`, `attempt_timeout`, `retry` (False, or a number of attempts),
     `idempotent` and `propagate` for one request.

@@ -242,6 +242,20 @@ MUTANTS = [
         "            held.broken(error, held.limit or ambient.get())\n        finally:\n            pass",
         LAYERS,
     ),
+    mutant(
+        "a transport of the other library is taken",
+        "_resilient",
+        "if libraries and client.__name__ not in libraries:",
+        "if False:",
+        ARGUMENTS,
+    ),
+    mutant(
+        "a transport that inherits nothing is refused",
+        "_resilient",
+        "if libraries and client.__name__ not in libraries:",
+        "if client.__name__ not in libraries:",
+        ARGUMENTS,
+    ),
     # whose timeout it was
     mutant("the limit of an attempt stays for the body", "_response", "            self._loosen()\n", "", PHASES),
     mutant(
