@@ -282,6 +282,8 @@ MUTANTS = [
         "",
         OWNERS,
     ),
+    shelf("what has no resource in it is emptied out", " if item.state in {LENT, IDLE}]", "]"),
+    shelf("the stack of a loan outlives it", "            item.stack = None\n", ""),
     shelf("a child keeps what its parent has", "        self.emptied_locked()\n", "", (*OWNERS, *MACHINE)),
     shelf("a child says goodbye for its parent", "        self.inherited += self.items\n", "", OWNERS),
     shelf("a child keeps the queue", "        self.queue.clear()\n        self.doomed", "        self.doomed", MACHINE),
