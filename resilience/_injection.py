@@ -6,10 +6,11 @@ caller sees is the function without its first parameter, in types and in its sig
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
 from ._layer import PLAIN, AnyFunction, Stream, drive, has_no_name_yet, name_of, require_asyncio
 from ._lease import Lease
@@ -17,6 +18,7 @@ from ._policy import Policy
 from ._stock import Stock
 from ._wait import Wait
 
+S = TypeVar("S")
 T = TypeVar("T")
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,26 +29,39 @@ class Injecting(Policy, Generic[T]):
 
     _machine: Stock
 
-    def inject(self, fn: Callable[Concatenate[T, P], R], /) -> Callable[P, R]:
-        """Decorate a function of any colour so that a resource is its first argument, borrowed for each call."""
+    @overload
+    def inject(self, fn: Callable[Concatenate[T, P], R], /) -> Callable[P, R]: ...
+
+    @overload
+    def inject(self, fn: Callable[Concatenate[S, T, P], R], /) -> Callable[Concatenate[S, P], R]: ...
+
+    def inject(self, fn: Callable[..., Any], /) -> Callable[..., Any]:
+        """Decorate a function of any colour so that a resource is its first argument, borrowed for each call.
+
+        A method gets it after `self` (or `cls`, below `@classmethod`). That a function is one is told by that name and
+        by where it stands, so this is for methods that are decorated in the body of their class.
+        """
         try:
             parameters = list(inspect.signature(fn).parameters.values())
         except (TypeError, ValueError):  # no function, which is refused below, or one that does not tell
-            parameters = None
-        wrapper = super().__call__(cast("Callable[P, R]", fn))
-        if parameters is not None:
-            if not parameters or parameters[0].kind in {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD}:
-                raise TypeError(f"{name_of(fn)} must take the resource of the pool as its first positional argument")
-            if parameters[0].name in {"self", "cls"} and has_no_name_yet(fn) and _stands_in_a_class(fn):
-                raise TypeError(
-                    f"{name_of(fn)} is a method, and {parameters[0].name} would be the resource, which comes first: use"
-                    " `with pool.acquire() as resource:` in it, or inject into a static method"
-                )
-            rest = parameters[parameters[0].kind is not inspect.Parameter.VAR_POSITIONAL :]
-            cast("Any", wrapper).__signature__ = inspect.signature(fn).replace(parameters=rest)
+            return super().__call__(fn)
+        own = parameters[:1] if _is_method(fn, parameters) else []
+        wrapper = functools.update_wrapper(self._bind(_AfterSelf(fn)), fn) if own else super().__call__(fn)
+        taken = parameters[len(own) : len(own) + 1]
+        if not taken or taken[0].kind in {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD}:
+            which = "first positional argument" + (f" after {own[0].name}" if own else "")
+            raise TypeError(f"{name_of(fn)} must take the resource of the pool as its {which}")
+        rest = parameters[len(own) + (taken[0].kind is not inspect.Parameter.VAR_POSITIONAL) :]
+        cast("Any", wrapper).__signature__ = inspect.signature(fn).replace(parameters=[*own, *rest])
         return wrapper
 
-    def __call__(self, fn: Callable[Concatenate[T, P], R], /) -> Callable[P, R]:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+    @overload  # type: ignore[override]
+    def __call__(self, fn: Callable[Concatenate[T, P], R], /) -> Callable[P, R]: ...
+
+    @overload
+    def __call__(self, fn: Callable[Concatenate[S, T, P], R], /) -> Callable[Concatenate[S, P], R]: ...
+
+    def __call__(self, fn: Callable[..., Any], /) -> Callable[..., Any]:
         """The same as `inject`."""
         return self.inject(fn)
 
@@ -119,6 +134,16 @@ class Injecting(Policy, Generic[T]):
             )
 
 
-def _stands_in_a_class(fn: Any) -> bool:
+class _AfterSelf(functools.partial[Any]):
+    """A method that takes the resource first. As a partial, it keeps the colour and the name of the method."""
+
+    def __call__(self, resource: Any, instance: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return self.func(instance, resource, *args, **kwargs)
+
+
+def _is_method(fn: Any, parameters: list[inspect.Parameter]) -> bool:
+    """Whether `fn` is a method that the body of its class is just being executed with."""
+    if not parameters or parameters[0].name not in {"self", "cls"} or not has_no_name_yet(fn):
+        return False
     scope: str = inspect.unwrap(fn).__qualname__.rpartition(".")[0]
     return bool(scope) and not scope.endswith("<locals>")

@@ -58,7 +58,8 @@ class Pool(Injecting[T]):
     again. None: no limit. A loan longer than `leak_after` seconds is reported once, with the borrower's stack, as soon
     as somebody uses the pool or asks for its statistics; recording the stack costs some 40 µs per loan.
 
-    As a layer (in a `Pipeline`, say) it is `inject`: the function gets the resource as its first argument.
+    As a layer (in a `Pipeline`, say) it is `inject`: the function gets the resource as its first argument, a
+    method after its `self`.
     """
 
     _machine: Stock

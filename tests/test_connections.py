@@ -7,6 +7,7 @@ import gc
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from resilience_http._connections import DOOMED, LEASED, Connections, Place, Waiter
 
 from resilience._machine import ABANDONED
@@ -323,6 +324,23 @@ def test_a_decision_sees_what_was_handed_over_before_it() -> None:
         connections.leave(gone)
     assert type(connections.acquire("a")) is Waiter, "there is room in the queue, for the second has its place by now"
     assert second.place is place
+
+
+@pytest.mark.parametrize("step", ["acquire", "statistics"])
+def test_whoever_comes_next_wakes_who_was_let_in_by_what_was_handed_over(step: str) -> None:
+    connections = Connections(1)
+    place = connected(connections.acquire("a"))
+    gone, second = waiting(connections.acquire("a")), waiting(connections.acquire("a"))
+    woken: list[bool] = []
+    second._waker = lambda: woken.append(True)
+    connections.release(place, True)
+    with connections.lock:
+        connections.leave(gone)
+    if step == "acquire":
+        connections.acquire("a")
+    else:
+        connections.statistics()
+    assert (second.place, woken) == (place, [True])
 
 
 def test_whoever_comes_next_applies_what_a_finaliser_handed_over() -> None:

@@ -16,6 +16,8 @@ from resilience.testing import ManualClock, run
 from tests.conftest import Colour
 from tests.pooled import Works
 
+Decorator = Callable[[Any], Any]
+
 
 def numbered(**settings: Any) -> Pool[int]:
     numbers = iter(range(1, 99))
@@ -173,29 +175,110 @@ def test_what_takes_no_resource_is_refused_at_decoration() -> None:
         with pytest.raises(TypeError, match=r"must take the resource of the pool as its first positional argument$"):
             pool.inject(fn)
     with pytest.raises(TypeError, match="cannot guard 3: it is not callable"):
-        pool.inject(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        pool.inject(3)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
     with pytest.raises(TypeError, match="cannot guard the class"):
         pool.inject(int)
 
 
-def test_a_method_which_would_get_the_resource_as_its_self_is_refused() -> None:
-    pool: Pool[Any] = Pool(object)
-    layers: list[Callable[[Callable[..., Any]], Any]] = [pool, pool.inject, Pipeline(Retry(OSError), pool)]
-    for layer in layers:
-        with pytest.raises(TypeError, match=r"Repository\.read is a method, and self would be the resource"):
+@pytest.mark.parametrize("make", [numbered, numbered_later])
+@pytest.mark.parametrize("how", ["call", "inject", "in a pipeline", "around a layer", "within a layer"])
+def test_a_method_gets_a_resource_after_its_self(how: str, make: Any) -> None:
+    pool: Pool[int] = make()
+    retry = Retry(OSError)
+    ways: dict[str, tuple[Decorator, Decorator]] = {
+        "call": (pool, Timeout(None)),
+        "inject": (pool.inject, Timeout(None)),
+        "in a pipeline": (Timeout(None), Pipeline(retry, pool)),
+        "around a layer": (pool, breaker := CircuitBreaker()),
+        "within a layer": (breaker, pool),
+    }
+    outer, inner = ways[how]
 
-            class Repository:  # pyright: ignore[reportUnusedClass]
-                @layer
-                def read(self, resource: object, row: str) -> object:
-                    return resource
+    class Repository:
+        def __init__(self, name: str) -> None:
+            self.name = name
 
-        class Whole:
-            @staticmethod
-            @layer
-            def read(resource: object, row: str) -> tuple[object, str]:
-                return resource, row
+        if make is numbered:
 
-        assert Whole.read("a")[1] == "a"
+            @outer
+            @inner
+            def plain(self, resource: int, row: str, *, times: int = 1) -> str:
+                """What it does."""
+                return f"{self.name}{resource}{row * times}"
+
+            @outer
+            @inner
+            def rows(self, resource: int, row: str) -> Iterator[str]:
+                yield f"{self.name}{resource}{row}"
+
+        @outer
+        @inner
+        async def later(self, resource: int, row: str) -> str:
+            assert pool.statistics().in_use == 1
+            await asyncio.sleep(0)
+            return f"{self.name}{resource}{row}"
+
+        @outer
+        @inner
+        async def stream(self, resource: int, row: str) -> AsyncIterator[str]:
+            yield f"{self.name}{resource}{row}"
+
+        @classmethod
+        @outer
+        @inner
+        async def of_the_class(cls, resource: int, *more: str) -> tuple[object, int, tuple[str, ...]]:
+            return cls, resource, more
+
+    repository: Any = Repository("r")
+
+    async def main() -> None:
+        assert await repository.later("a") == await repository.later(row="a") == "r1a"
+        assert [row async for row in repository.stream("a")] == ["r1a"]
+        assert await repository.of_the_class("a", "b") == (Repository, 1, ("a", "b"))
+
+    asyncio.run(main())
+    if make is numbered:
+        assert repository.plain("a", times=2) == Repository("s").plain("a", times=2).replace("s", "r") == "r1aa"
+        assert list(repository.rows("a")) == ["r1a"]
+        assert (repository.plain.__name__, repository.plain.__doc__) == ("plain", "What it does.")
+        assert str(inspect.signature(repository.plain)) == "(row: 'str', *, times: 'int' = 1) -> 'str'"
+    assert inspect.iscoroutinefunction(Repository.later)
+    assert pool.statistics().in_use == 0
+
+
+def test_a_method_that_takes_no_resource_is_refused() -> None:
+    inject: Decorator = numbered().inject
+    with pytest.raises(TypeError, match=r"Wrong\.read must take the resource .* as its first .* argument after self$"):
+
+        class Wrong:  # pyright: ignore[reportUnusedClass]
+            @inject
+            def read(self, *, row: str) -> None: ...
+
+    later: Decorator = numbered_later()
+    with pytest.raises(TypeError, match=r"the plain function .*Blocking\.read cannot"):
+
+        class Blocking:  # pyright: ignore[reportUnusedClass]
+            @later
+            def read(self, resource: int) -> None: ...
+
+
+def test_a_method_takes_whatever_else_it_likes() -> None:
+    pool = numbered()
+
+    class Repository:
+        @pool.inject
+        def all(self, *args: object) -> tuple[object, ...]:
+            return args
+
+        @staticmethod
+        @pool.inject
+        def apart(resource: int, row: str) -> tuple[int, str]:
+            return resource, row
+
+    got: Any = Repository().all
+    assert got("a") == (1, "a")
+    assert str(inspect.signature(got)) == "(*args: 'object') -> 'tuple[object, ...]'"
+    assert Repository.apart("a") == (1, "a")
 
 
 def test_a_method_of_the_resource_itself_may_be_what_is_called() -> None:
@@ -215,10 +298,12 @@ def test_a_method_of_the_resource_itself_may_be_what_is_called() -> None:
 
 def test_functions_without_a_signature_and_with_many_arguments_are_taken_as_they_are() -> None:
     pool = numbered()
-    assert pool.inject(lambda *args: args)(7) == (1, 7)
+    got: Any = pool.inject(lambda *args: args)
+    assert got(7) == (1, 7)
     assert str(inspect.signature(pool.inject(lambda *args: args))) == "(*args)"
-    assert pool.inject(functools.partial(max, 0))(5) == 5
-    got = pool.inject(getattr)  # one that tells nothing about its parameters
+    inject: Decorator = pool
+    assert inject(functools.partial(max, 0))(5) == 5
+    got = inject(getattr)  # one that tells nothing about its parameters
     assert got("real") == 1
 
 
@@ -243,7 +328,7 @@ def test_callables_of_other_shapes_get_a_resource_too() -> None:
     assert pool.inject(Service().fetch)("a") == "1a"
     for wrong in (staticmethod(fetch), fetch("x", 1, "a")):
         with pytest.raises(TypeError, match="cannot guard"):
-            pool.inject(wrong)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+            pool.inject(wrong)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
         getattr(wrong, "close", int)()
 
 

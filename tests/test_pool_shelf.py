@@ -297,6 +297,7 @@ def test_a_shut_pool_gives_nothing_to_those_who_wait_and_tells_when_it_is_empty(
 
 def test_the_longest_wait_and_all_of_them_are_counted() -> None:
     shelf = shelf_of()
+    assert (shelf.wait_time, shelf.longest_wait) == (0.0, 0.0)
     for seconds in (1.0, 3.0, 2.0):
         shelf.waited_locked(seconds)
     assert (shelf.wait_time, shelf.longest_wait) == (6.0, 3.0)
@@ -308,6 +309,7 @@ def test_loans_are_leaks_once_they_have_lasted_for_so_long() -> None:
     for number, item in enumerate(items):
         shelf.watch_locked(item, float(number), f"stack {number}")
     shelf.put_locked(items[1], SUCCESS, 3.0)
+    assert items[1].stack is None, "what it refers to must not be kept alive"
     shelf.look_for_leaks_locked(9.9)
     assert shelf.leaked == 0
     shelf.look_for_leaks_locked(10.0)
@@ -317,6 +319,18 @@ def test_loans_are_leaks_once_they_have_lasted_for_so_long() -> None:
     shelf.lost_locked(items[0], 14.0)
     assert shelf.leaked == 2
     assert items[0].reason == "interrupted"
+
+
+def test_what_is_emptied_out_is_what_has_a_resource_in_it() -> None:
+    shelf = shelf_of(max_size=4)
+    out, idle, closing = (lent(shelf, number) for number in range(3))
+    shelf.put_locked(idle, SUCCESS, 0.0)
+    shelf.put_locked(closing, ABANDONED, 0.0)
+    vacant = shelf.reserve_locked()
+    assert vacant is not None
+    assert shelf.items == {out, idle, closing, vacant}
+    assert set(shelf.emptied_locked()) == {out, idle}
+    assert not shelf.items
 
 
 def test_in_a_child_there_is_nothing_and_what_the_parent_has_is_kept_out_of_reach() -> None:

@@ -17,9 +17,10 @@ import resilience_http._pooled_async as pooled_async
 import trustme
 
 from resilience.clock import SYSTEM, turn
+from resilience.deadline import Deadline, ambient
 from resilience.testing import ManualClock
 
-from .http_servers import LIBRARIES, Library, Peer, ScriptedServer
+from .http_servers import LIBRARIES, PATIENCE, Library, Peer, ScriptedServer
 from .sweep import Ending, sweep
 
 LIMIT = 4
@@ -40,6 +41,15 @@ def no_collector() -> Iterator[None]:
         yield
     finally:
         gc.enable()
+
+
+@contextmanager
+def in_force(deadline: Deadline) -> Iterator[None]:
+    token = ambient.set(deadline)
+    try:
+        yield
+    finally:
+        ambient.reset(token)
 
 
 async def slow_echo(peer: Peer) -> None:
@@ -359,3 +369,49 @@ async def test_waiting_for_a_connection_is_not_part_of_the_duration_that_a_break
             await client.get(f"{server.url}/1")
             _wait.meter.reset(token)
             assert 0.03 < meter.waited < SYSTEM.now() - began
+
+
+@pytest.mark.parametrize("who", ["a deadline", "a stranger"])
+@pytest.mark.parametrize("phase, reason", [("queue", "PoolTimeout"), ("handshake", "ConnectTimeout"), ("answer", None)])
+async def test_a_request_cut_off_by_a_deadline_says_what_it_was_waiting_for(
+    library: Library, phase: str, reason: str | None, who: str
+) -> None:
+    async def silent(peer: Peer) -> None:
+        await peer.request()
+        await peer.reader.read()
+
+    with ScriptedServer(silent) as server:
+        transport = library.bound.PooledTransport(max_connections=1, verify=False, trust_env=False)
+        url = f"{'https' if phase == 'handshake' else 'http'}://localhost:{server.port}"
+        limit = Deadline(SYSTEM.now() + PATIENCE, SYSTEM)
+
+        async def limited() -> Any:
+            limit.task = asyncio.current_task()
+            with in_force(limit):
+                return await client.get(url)
+
+        async with library.client.AsyncClient(transport=transport, timeout=PATIENCE) as client:
+            other = asyncio.ensure_future(client.get(url)) if phase == "queue" else None
+            if other is not None:
+                await asyncio.to_thread(server.wait_for_requests, 1)
+            task = asyncio.ensure_future(limited())
+            if phase == "queue":
+                for _ in range(3):
+                    await turn()
+                assert transport.statistics().waiting == 1
+            elif phase == "handshake":
+                await asyncio.to_thread(server.settle, 1)
+            else:
+                await asyncio.to_thread(server.wait_for_requests, 1)
+            (limit.fire if who == "a deadline" else task.cancel)()
+            with pytest.raises(asyncio.CancelledError) as caught:
+                await task
+            cause: Any = caught.value.__cause__
+            if reason is None or who == "a stranger":
+                assert cause is None
+            else:
+                assert type(cause) is getattr(library.client, reason)
+                assert cause.request.url == url
+            if other is not None:
+                other.cancel()
+                await asyncio.wait([other])

@@ -100,6 +100,18 @@ def test_a_server_that_speaks_no_tls_is_a_connect_error(http: Http, trusting: ss
         server.settle()
 
 
+def test_a_server_that_hangs_up_in_the_handshake_is_a_connect_error_that_says_so(http: Http) -> None:
+    async def hang_up(peer: Peer) -> None:
+        await peer.reader.read(1)
+
+    with ScriptedServer(hang_up) as server:
+        client = http.client()
+        with pytest.raises(http.client_module.ConnectError, match=r"TLS handshake|EOF|reset"):
+            http.get(client, f"https://localhost:{server.port}")
+        assert in_use(client) == (0, 0, 0)
+        server.settle()
+
+
 def test_an_encrypted_connection_the_server_has_closed_is_replaced(
     http: Http, serving: ssl.SSLContext, trusting: ssl.SSLContext
 ) -> None:

@@ -109,6 +109,14 @@ class Service:
     async def afetch(self, x: int) -> str:
         return str(x)
 
+    @clients.inject
+    def injected(self, client: Client, x: int) -> str:
+        return str(x)
+
+    @connections
+    async def ainjected(self, client: Client, x: int) -> str:
+        return str(x)
+
     @staticmethod
     @keyed
     def parse(x: str) -> int:
@@ -140,6 +148,7 @@ assert_type(plain(x=1), float)
 assert_type(generator(1), Iterator[str])
 assert_type(async_generator(1), AsyncIterator[str])
 assert_type(Service().fetch(1), str)
+assert_type(Service().injected(1), str)
 assert_type(Service.parse("1"), int)
 assert_type(Service.make(), Service)
 assert_type(bulkhead(functools.partial(generic, [1]))(), int)
@@ -152,7 +161,8 @@ def mistakes() -> None:
     """Every line is an error to both type checkers; if it were not, the comment would be."""
     fetched("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     fetched(Client(), 1)  # type: ignore[arg-type, call-arg]  # pyright: ignore[reportCallIssue]
-    clients.inject(generic)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    clients.inject(generic)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    Service().injected("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     Pool(Client, close=generic)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
     plain("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     plain(1, z=1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]

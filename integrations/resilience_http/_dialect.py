@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from asyncio import CancelledError
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -49,13 +50,21 @@ class Dialect:
             return False
         return not _is_distrust(error)
 
+    def was_never_sent(self, error: BaseException) -> bool:
+        """Whether an exception proves that the server has seen nothing of the request."""
+        return isinstance(_reason(error), self.unsent)
+
+    def is_local(self, error: BaseException) -> bool:
+        """Whether an exception says nothing about the server: our own saturation, or a mistake of the caller."""
+        return isinstance(_reason(error), self.local)
+
     def blames_the_server(self, error: BaseException, request: Any) -> bool:
         """Whether an exception says something about the server; a bug of the caller or a full pool does not.
 
         A bare error of the system may also come from what the caller's body is read from, a file for example.
         """
         if isinstance(error, (self.transport, CallTimeoutError)):
-            return not isinstance(error, self.local)
+            return not self.is_local(error)
         return isinstance(error, OSError) and isinstance(request.stream, self.client.ByteStream)
 
     def translated(self, error: BaseException, request: Any) -> BaseException:
@@ -69,6 +78,15 @@ class Dialect:
         translation.__cause__ = error.__cause__
         translation.__suppress_context__ = True
         return translation
+
+
+def _reason(error: BaseException) -> BaseException | None:
+    """What a timeout of ours has cut short: the library's error behind it, if it says so; else `error` itself."""
+    link: BaseException | None = error
+    for _ in range(2):  # a CallTimeoutError, and the cancellation that it stands for
+        if isinstance(link, (CallTimeoutError, CancelledError)):
+            link = link.__cause__
+    return link
 
 
 def _is_distrust(error: BaseException) -> bool:

@@ -21,18 +21,18 @@ _PATIENCE = 0.5  # seconds, but never more than a tenth of what is left
 def dispose(response: Any, timeout: Timeout) -> None:
     """Close a response, read to its end if that is quickly done.
 
-    A thread looks at the time between two chunks, so a server that stops in the middle of one can hold it up for one
-    read timeout. `timeout` is that of the transport, for its clock.
+    A thread looks at the time between two chunks. An inner transport that does not ask for the deadline can be held up
+    for one read timeout by a server that stops in the middle of one. `timeout` is that of the transport, for its clock.
     """
     with suppress(Exception):
         try:
             if _is_small(response):
-                clock, length = timeout._clock, 0
-                end = clock.now() + _patience()
-                for chunk in response.stream.stream:
-                    length += len(chunk)
-                    if length > _MOST_BYTES or clock.now() >= end:
-                        break
+                with timeout.with_(seconds=_patience()).guard():
+                    length = 0
+                    for chunk in response.stream.stream:
+                        length += len(chunk)
+                        if length > _MOST_BYTES or deadline.remaining() == 0.0:
+                            break
         finally:
             response.close()
 

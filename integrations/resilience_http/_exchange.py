@@ -145,6 +145,11 @@ class Pool:
         error: Exception = self.binding.client.PoolTimeout(f"{why}: {self}", request=request)
         return error
 
+    def explain(self, cancellation: BaseException, reason: Exception) -> None:
+        """Note on a cancellation by a deadline of ours what it has cut short, for whoever has to judge it."""
+        if deadline.cancelled_by_deadline():
+            cancellation.__cause__ = reason
+
     def translate(self, error: BaseException, request: Any) -> None:
         """Raise the client library's exception for one of the core's. Any other is the caller's to raise again."""
         translated = self.binding.translated(error, request)

@@ -42,6 +42,8 @@ class AsyncPool(Pool):
             response = await self._exchange(place, request, prepared)
         except BaseException as error:
             self.release(place, False)
+            if isinstance(error, asyncio.CancelledError) and (place.stream is None or not place.stream.sent):
+                self.explain(error, self.binding.client.ConnectTimeout("nothing was sent in time", request=request))
             self.translate(error, request)
             raise
         return self.binding.client.Response(
@@ -83,7 +85,9 @@ class AsyncPool(Pool):
         began = clock.now()
         try:
             granted = await waiter.suspend(clock, self.patience(request))
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError):
+                self.explain(error, self.in_vain("no connection became free in time", request))
             self.connections.leave(waiter)
             self.tidy()
             raise

@@ -62,6 +62,15 @@ def clamped_timeouts(timeouts: Mapping[str, float | None] | None, left: float) -
     return {phase: left if (seconds := timeouts.get(phase)) is None or seconds > left else seconds for phase in _PHASES}
 
 
+def loosen(sent: Any, request: Any, left: float | None) -> None:
+    """Let the limit of the attempt go: from now on the phases of `sent`, made of `request`, are cut to `left` only.
+
+    Both libraries look the timeouts of a request up again when they begin to read the body of its response.
+    """
+    timeouts = request.extensions.get("timeout") or {}
+    sent.extensions["timeout"] = timeouts if left is None else clamped_timeouts(timeouts, left) or timeouts
+
+
 def travelling(headers: Any, number: int, left: float | None) -> Any:
     """A copy of `headers` with what travels along, or None if there is nothing to add."""
     present = names_of(headers)

@@ -32,7 +32,7 @@ class Repetition(Run):
         return super().returned(result) if self._may_be_repeated() else None
 
     def _wanted(self, error: Exception) -> bool:
-        never_sent = isinstance(error, (*self._transport.dialect.unsent, CallRejectedError))
+        never_sent = isinstance(error, CallRejectedError) or self._transport.dialect.was_never_sent(error)
         return super()._wanted(error) and (never_sent or self._may_be_repeated())
 
     def _may_be_repeated(self) -> bool:

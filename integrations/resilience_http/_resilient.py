@@ -45,6 +45,8 @@ class _Standard:
 
 STANDARD: Any = _Standard()
 
+_LIBRARIES = {"httpx", "httpx2"}
+
 # What belongs to the inner transport, with what it is if nobody says otherwise.
 _USUAL = {
     "verify": True,
@@ -94,7 +96,7 @@ class Resilient(Sending):
         }
         if inner is not None and options:
             raise TypeError(f"{', '.join(sorted(options))} must be given to the inner transport, which is not ours")
-        self._inner = self.pooled(**options) if inner is None else _checked_inner(inner)
+        self._inner = self.pooled(**options) if inner is None else _checked_inner(inner, self.dialect.client)
         if rate_limiter is not None and not isinstance(rate_limiter, RateLimiter):
             raise TypeError(f"rate_limiter must be a RateLimiter or None, not {_arguments.shown(rate_limiter)}")
         self._limiter = rate_limiter
@@ -204,9 +206,13 @@ class Resilient(Sending):
         )
 
 
-def _checked_inner(inner: Any) -> Any:
+def _checked_inner(inner: Any, client: Any) -> Any:
     if isinstance(inner, type) or not (hasattr(inner, "handle_request") or hasattr(inner, "handle_async_request")):
         raise TypeError(f"inner must be a transport or None, not {_arguments.shown(inner)}")
+    # A transport need not inherit anything. But what is of the other library would fail each request without a word.
+    libraries = {kind.__module__.partition(".")[0] for kind in type(inner).__mro__} & _LIBRARIES
+    if libraries and client.__name__ not in libraries:
+        raise TypeError(f"inner must be a transport for {client.__name__}, not {_arguments.shown(inner)}")
     return inner
 
 

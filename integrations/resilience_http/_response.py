@@ -20,10 +20,11 @@ from resilience._directory import Entry
 from resilience._layer import restore
 from resilience._machine import ABANDONED, FAILURE, SUCCESS
 from resilience._timers import grain_of, running_task
-from resilience.deadline import Deadline, ambient
+from resilience.deadline import Deadline, ambient, remaining
 from resilience.exceptions import CallTimeoutError, ResilienceError
 
 from ._origins import Origin, origin_of
+from ._propagation import loosen
 from .methods import is_server_failure
 from .retry_after import retry_after
 
@@ -41,13 +42,15 @@ class Held:
     charge: Any
     bulkhead: Bulkhead | None = None  # while a slot of it is taken
     slot: Any
+    limit: Deadline | None = None  # that of the attempt, if it has one of its own
+    sent: Any  # the request as it went out
     stream: Any  # the library's stream, once there is a response
     _entry: Entry | None = None  # for the finaliser, should entering raise
 
     def __init__(self, transport: Sending, request: Any, own: Deadline | None, now: float) -> None:
         self._transport = transport
-        self._request = request
-        self._own = own
+        self.request = request
+        self.own = own
         self._entry = transport._origins.enter(origin_of(request.url), now)
         self.origin: Origin = cast("Origin", self._entry.layer)
 
@@ -79,14 +82,18 @@ class Held:
     def broken(self, error: BaseException, deadline: Deadline | None) -> None:
         """The attempt raised: tell who waits to hear, and raise the error that this library's users expect instead.
 
-        A timeout of the library's that ours has shortened is ours.
+        A timeout of the library's that ours has shortened is ours. Both are due at one instant, and which of them is
+        noticed first says nothing.
         """
         dialect, known = self._transport.dialect, error
         theirs = isinstance(error, dialect.timeout) and not isinstance(error, (*dialect.local, ResilienceError))
         if theirs and deadline is not None and deadline.remaining() <= 0.0:
-            known = CallTimeoutError(deadline.policy, deadline.timeout)
-            known.__cause__ = error
-        known = dialect.translated(known, self._request)
+            transport = self._transport
+            try:
+                (transport._total if deadline is not self.limit else transport._each)._cut_off(deadline, error)
+            except CallTimeoutError as ours:
+                known = ours
+        known = dialect.translated(known, self.request)
         try:
             self._tell(known)
             if known is not error:
@@ -111,7 +118,9 @@ class Held:
         limiter, self.limiter = self.limiter, None
         if breaker is not None:
             dialect = self._transport.dialect
-            if isinstance(error, Exception) and not dialect.blames_the_server(error, self._request):
+            if dialect.is_local(error) or (
+                isinstance(error, Exception) and not dialect.blames_the_server(error, self.request)
+            ):
                 breaker.settle(self.permit, ABANDONED)
             else:
                 breaker._fail(self.permit, error)
@@ -131,6 +140,7 @@ class Held:
         # A plain thread cannot be interrupted, so the deadline is looked at before each chunk; the chunk itself is
         # bounded by the read timeout, and with a `PooledTransport` by the deadline as well.
         try:
+            self._loosen()
             chunks = iter(self.stream)
             while True:
                 self._check()
@@ -149,12 +159,13 @@ class Held:
             raise
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        self._loosen()
         chunks = self.stream.__aiter__()
         try:
             while True:
                 self._check()
                 try:
-                    chunk = await (chunks.__anext__() if self._own is None else self._within(self._own, chunks))
+                    chunk = await (chunks.__anext__() if self.own is None else self._within(self.own, chunks))
                 except StopAsyncIteration:
                     return
                 yield chunk
@@ -203,14 +214,22 @@ class Held:
         finally:
             self.release()
 
+    def _loosen(self) -> None:
+        """The attempt has ended with the headers: where its limit has cut the read timeout, the body gets it back."""
+        if self.sent.extensions is not self.request.extensions:
+            left, own = remaining(), self.own
+            if own is not None and (left is None or own.remaining() < left):
+                left = own.remaining()
+            loosen(self.sent, self.request, left)
+
     def _nearest(self) -> Deadline | None:
         """The request's own deadline or the one around its reader, whichever is nearer."""
-        own, around = self._own, ambient.get()
+        own, around = self.own, ambient.get()
         if own is None or around is None:
             return own or around
         return own if own.remaining() < around.remaining() else around
 
     def _check(self) -> None:
-        for deadline in (self._own, ambient.get()):
+        for deadline in (self.own, ambient.get()):
             if deadline is not None and deadline.remaining() <= 0.0:
                 self._transport._total._cut_off(deadline, None)

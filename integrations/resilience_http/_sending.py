@@ -145,9 +145,11 @@ class Sending:
                     slot, now = slot.block(), clock.now()
                 held.slot, held.bulkhead = slot, bulkhead
             nearest, left = self._nearest(settings, own, now, None)
+            held.limit = nearest
+            held.sent = prepared(request, number, left, settings.propagate)
             token = None if nearest is None else ambient.set(nearest)
             try:
-                response = handle(prepared(request, number, left, settings.propagate))
+                response = handle(held.sent)
             finally:
                 if token is not None:
                     restore(ambient, token)
@@ -181,7 +183,7 @@ class Sending:
                 if type(slot) is Wait:
                     slot, now = await slot.suspend(), clock.now()
                 held.slot, held.bulkhead = slot, bulkhead
-            response = await self._within(handle, request, settings, number, own, now)
+            response = await self._within(handle, held, settings, number, now)
             try:
                 held.answered(response, settings.streams)
             except BaseException:
@@ -192,20 +194,20 @@ class Sending:
             self._failed(held, error)
             raise
 
-    async def _within(
-        self, handle: Any, request: Any, settings: Settings, number: int, own: Deadline | None, now: float
-    ) -> Any:
+    async def _within(self, handle: Any, held: Held, settings: Settings, number: int, now: float) -> Any:
         """The inner transport under the attempt's timeout: what `async with` a Timeout does, without its object."""
         each = self._each
         loop, task = running_task()
-        nearest, left = self._nearest(settings, own, now, task)
+        nearest, left = self._nearest(settings, held.own, now, task)
+        held.limit = nearest
+        held.sent = prepared(held.request, number, left, settings.propagate)
         if nearest is None:  # no limit, or whoever owns the inherited one will cancel this task
-            return await handle(prepared(request, number, left, settings.propagate))
+            return await handle(held.sent)
         waiting = each._arm(nearest, loop, _grain_of(nearest.timeout or 0.0))
         before = task.cancelling()
         token = ambient.set(nearest)
         try:
-            return await handle(prepared(request, number, left, settings.propagate))
+            return await handle(held.sent)
         except CancelledError as error:
             fired, nearest.fired = nearest.fired, False
             if fired and task.uncancel() <= before:
@@ -234,7 +236,7 @@ class Sending:
     def _failed(self, held: Held, error: BaseException) -> None:
         """Give back what an attempt holds, and raise the error that users of this library expect, if it is another."""
         try:
-            held.broken(error, ambient.get())
+            held.broken(error, held.limit or ambient.get())
         finally:
             held.release()
 

@@ -134,8 +134,8 @@ class AsyncStream(asyncio.Protocol):
             plain.abort()
             if isinstance(error, TimeoutError):
                 raise self._core.ConnectTimeout("the TLS handshake took too long") from error
-            if isinstance(error, OSError):  # ssl.SSLError is one
-                raise self._core.ConnectError(str(error)) from error
+            if isinstance(error, OSError):  # ssl.SSLError is one; that of a closed connection says nothing
+                raise self._core.ConnectError(str(error) or "closed during the TLS handshake") from error
             raise
         return self
 

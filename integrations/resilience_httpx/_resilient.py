@@ -29,7 +29,8 @@ class ResilientTransport(Resilient, httpx.AsyncBaseTransport, httpx.BaseTranspor
       and each step of an authentication are requests of their own. A task is cut off at once, and so is
       a thread that waits for its connection. But there the resolution of names is not covered, and an `inner` that does
       not ask for the deadline, and proxies and HTTP/2, are only cut off by their read timeout or between two chunks.
-      `extensions={"resilience": {"timeout": None}}` frees a long stream;
+      `extensions={"resilience": {"timeout": None}}` frees a long stream; the client's own read timeout then bounds
+      each of its pauses;
     * `retry`, with a `budget` that all requests share: errors of the transport and the statuses 408, 429, 500, 502, 503
       and 504, `Retry-After` honoured. Only what may be sent twice is: idempotent methods, requests with an
       `Idempotency-Key` or `extensions={"resilience": {"idempotent": True}}`, and whatever provably never reached the
@@ -42,14 +43,17 @@ class ResilientTransport(Resilient, httpx.AsyncBaseTransport, httpx.BaseTranspor
     * a bulkhead for each origin, made by `bulkhead(origin)`; standard are 100 requests and a queue of 1000. A slot is
       taken until the response is closed;
     * an `attempt_timeout` (seconds) up to the headers of each response: sending a large body has to fit in as well. The
-      timeouts of the client are cut to what is left of both.
+      timeouts of the client are cut to what is left of both, and for the body of the response to what is left of the
+      total; one that has been cut and is reached is a `HTTPCallTimeoutError`.
 
     At most `max_hosts` origins are remembered. With `propagate` the correlation id, the bound trace context, the
     remaining time and the number of the attempt travel as headers, unless the request has them. `inner` is the
     transport that sends; if it is None, a `PooledTransport` is made with `verify`, `cert`, `http2`, `limits`, `proxy`,
     `trust_env`, `local_address`, `uds` and `socket_options`, because a client ignores its own beside `transport=`.
-    Mock libraries that take the place of httpx's own transport do not see that one: in tests, let `inner` be a
-    `httpx.HTTPTransport()` or a `httpx.MockTransport(…)`.
+    What patches httpx's own transport does not see that one. In tests with such a mock library, and under a global
+    instrumentation of OpenTelemetry (which then records a span for each attempt), let `inner` be a
+    `httpx.HTTPTransport()` or `httpx.AsyncHTTPTransport()`; or mock with `httpx.MockTransport(…)`, and instrument
+    the client.
 
     `extensions={"resilience": {…}}` changes `timeout`, `attempt_timeout`, `retry` (False, or a number of attempts),
     `idempotent` and `propagate` for one request.

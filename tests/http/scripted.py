@@ -72,7 +72,7 @@ class Server:
     """An inner transport of one library that plays a script, one entry a request; the last one is repeated.
 
     Entries are answers, exceptions, or functions of the request that return either. `requests` is what arrived, with
-    the `bodies` that came along; `log` has the order of events.
+    the `bodies` that came along and the `phases`, its timeouts, as they were then; `log` has the order of events.
     """
 
     def __init__(self, library: ModuleType, clock: ManualClock, script: tuple[Any, ...]) -> None:
@@ -81,6 +81,7 @@ class Server:
         self.script = script
         self.requests: list[Any] = []
         self.bodies: list[bytes] = []
+        self.phases: list[dict[str, float | None]] = []
         self.streams: list[Any] = []
         self.log: list[str] = []
 
@@ -120,6 +121,7 @@ class Server:
     def _next(self, request: Any) -> Answer:
         entry = self.script[min(len(self.requests), len(self.script) - 1)]
         self.requests.append(request)
+        self.phases.append(request.extensions.get("timeout", {}))
         self.log.append("request")
         if callable(entry):
             entry = entry(request)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import pickle
 from typing import Any
 
 import pytest
 
 from resilience import Bulkhead, CircuitBreaker, Retry, RetryBudget, exceptions
-from tests.http.scripted import URL, Answer, Kit
+from tests.http.scripted import LIBRARIES, URL, Answer, Kit
 
 
 async def coroutine_function(origin: str) -> Any:
@@ -57,6 +58,20 @@ def test_a_wrong_setting_is_refused_at_once(
 def test_what_is_no_transport_is_refused(kit: Kit, inner: Any) -> None:
     with pytest.raises(TypeError, match="inner must be a transport or None"):
         kit.transport(inner)
+
+
+def test_a_transport_of_the_other_library_is_refused(kit: Kit) -> None:
+    """Each request would end in an AssertionError without a message."""
+    other = LIBRARIES[kit.name == LIBRARIES[0]]
+    library, package = importlib.import_module(other), importlib.import_module(f"resilience_{other}")
+    for inner in (library.MockTransport(lambda request: library.Response(200)), package.PooledTransport()):
+        with pytest.raises(TypeError, match=rf"^inner must be a transport for {kit.name}, not <({other}|Pooled)"):
+            kit.transport(inner)
+
+    class Both(library.MockTransport, kit.library.MockTransport):  # type: ignore[name-defined,misc]
+        pass
+
+    assert kit.transport(Both(lambda request: kit.library.Response(200))) is not None
 
 
 def test_the_class_of_a_transport_is_no_transport(kit: Kit) -> None:

@@ -195,3 +195,26 @@ def test_a_response_that_cannot_be_closed_is_no_reason_not_to_try_again(kit: Kit
     server._response = response  # type: ignore[method-assign]
     assert kit.request(transport).status_code == 200
     assert transport.statistics().in_use == 0
+
+
+def test_a_connection_is_told_how_long_a_body_may_take(kit: Kit) -> None:
+    """A thread that read what it did not want was held up for a whole read timeout by a server that stopped."""
+    told: list[float | None] = []
+
+    class Asks:
+        def __iter__(self) -> Any:
+            told.append(remaining())
+            yield b"x"
+
+        async def __aiter__(self) -> Any:
+            told.append(remaining())
+            yield b"x"
+
+    server = kit.server(Answer(503), Answer(200))
+    stream = type("Stream", (Asks, kit.library.AsyncByteStream, kit.library.SyncByteStream), {})
+    refusal = kit.library.Response(503, headers={LENGTH: "1"}, stream=stream())
+    made = server._response
+    server._response = lambda answer: made(answer) if answer.status == 200 else refusal  # type: ignore[method-assign]
+    assert kit.request(kit.transport(server, retry=prompt(kit))).status_code == 200
+    assert told == [0.5]
+    assert remaining() is None

@@ -21,6 +21,7 @@ FILES = tuple(
         "_circuit",
         "_limits",
         "_machine",
+        "_shelf",
         "_ticket",
         "_timers",
         "_wait",

@@ -16,6 +16,12 @@ def mutant(name: str, old: str, new: str, tests: tuple[str, ...] = (*CASES, *MAC
 MUTANTS = [
     # acquire
     mutant(
+        "who was let in by what was handed over sleeps on",
+        "            result = self._acquire_locked(origin)\n        self._after(woken)\n",
+        "            result = self._acquire_locked(origin)\n",
+        CASES,
+    ),
+    mutant(
         "one connection too many",
         "if room and (self.capacity is None or len(self.places) < self.capacity):",
         "if room and (self.capacity is None or len(self.places) <= self.capacity):",

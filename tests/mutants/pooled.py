@@ -250,6 +250,13 @@ MUTANTS = [
     ),
     mutant(
         "_stream_async",
+        "a handshake that was hung up on says nothing",
+        ' or "closed during the TLS handshake"',
+        "",
+        "tests/test_pooled_tls.py",
+    ),
+    mutant(
+        "_stream_async",
         "a fast peer is not slowed down",
         "            self._transport.pause_reading()\n",
         "            pass\n",

@@ -12,6 +12,8 @@ HEADERS = "tests/http/test_resilient_headers.py"
 SWEEP = "tests/http/test_resilient_sweep.py"
 DRAINING = "tests/http/test_resilient_draining.py"
 ARGUMENTS = "tests/http/test_resilient_arguments.py"
+PHASES = "tests/http/test_resilient_phases.py"
+CUT_OFF = "tests/test_pooled_cancellation.py::test_a_request_cut_off_by_a_deadline_says_what_it_was_waiting_for"
 REAL = "tests/http/test_resilient_real.py"
 
 
@@ -197,12 +199,12 @@ MUTANTS = [
     mutant(
         "every error is the server's",
         "_response",
-        "isinstance(error, Exception) and not dialect.blames_the_server(error, self._request)",
+        "not dialect.blames_the_server(error, self.request)",
         "False",
         LAYERS,
     ),
     mutant(
-        "no error is the server's", "_response", "not dialect.blames_the_server(error, self._request)", "True", LAYERS
+        "no error is the server's", "_response", "not dialect.blames_the_server(error, self.request)", "True", LAYERS
     ),
     mutant(
         "the limiter does not hear of errors",
@@ -236,9 +238,93 @@ MUTANTS = [
     mutant(
         "a failed attempt keeps its permits",
         "_sending",
-        "            held.broken(error, ambient.get())\n        finally:\n            held.release()",
-        "            held.broken(error, ambient.get())\n        finally:\n            pass",
+        "            held.broken(error, held.limit or ambient.get())\n        finally:\n            held.release()",
+        "            held.broken(error, held.limit or ambient.get())\n        finally:\n            pass",
         LAYERS,
+    ),
+    mutant(
+        "a transport of the other library is taken",
+        "_resilient",
+        "if libraries and client.__name__ not in libraries:",
+        "if False:",
+        ARGUMENTS,
+    ),
+    mutant(
+        "a transport that inherits nothing is refused",
+        "_resilient",
+        "if libraries and client.__name__ not in libraries:",
+        "if client.__name__ not in libraries:",
+        ARGUMENTS,
+    ),
+    # whose timeout it was
+    mutant("the limit of an attempt stays for the body", "_response", "            self._loosen()\n", "", PHASES),
+    mutant(
+        "the limit of an attempt stays for the body, in a task",
+        "_response",
+        "        self._loosen()\n        chunks",
+        "        chunks",
+        PHASES,
+    ),
+    mutant(
+        "the body does not know of a nearer deadline of the request",
+        "_response",
+        "            if own is not None and (left is None or own.remaining() < left):",
+        "            if own is not None and left is None:",
+        PHASES,
+    ),
+    mutant(
+        "the body does not know of a nearer deadline around it",
+        "_response",
+        "            if own is not None and (left is None or own.remaining() < left):",
+        "            if own is not None:",
+        PHASES,
+    ),
+    mutant(
+        "what the attempt has cut short is the library's timeout",
+        "_sending",
+        "held.broken(error, held.limit or ambient.get())",
+        "held.broken(error, ambient.get())",
+        PHASES,
+    ),
+    mutant(
+        "every timeout is told as the request's",
+        "_response",
+        "transport._total if deadline is not self.limit else transport._each",
+        "transport._total",
+        PHASES,
+    ),
+    mutant(
+        "what a timeout has cut short is not looked at", "_dialect", "in range(2):  # a", "in range(0):  # a", PHASES
+    ),
+    mutant("only the timeout is looked behind", "_dialect", "in range(2):  # a", "in range(1):  # a", PHASES),
+    mutant("a full pool is the server's fault", "_response", "if dialect.is_local(error) or (", "if (", PHASES),
+    mutant(
+        "a task does not say that it waited for a connection",
+        "_pooled_async",
+        '                self.explain(error, self.in_vain("no connection became free in time", request))',
+        "                pass",
+        CUT_OFF,
+    ),
+    mutant(
+        "a request that was sent says it was not",
+        "_pooled_async",
+        "and (place.stream is None or not place.stream.sent)",
+        "",
+        CUT_OFF,
+    ),
+    mutant(
+        "a request that was not sent does not say so",
+        "_pooled_async",
+        "and (place.stream is None or not place.stream.sent)",
+        "and False",
+        CUT_OFF,
+    ),
+    mutant(
+        "a stranger's cancellation is explained too",
+        "_exchange",
+        "if deadline.cancelled_by_deadline():",
+        "if True:",
+        CUT_OFF,
     ),
     # time
     mutant(
@@ -253,8 +339,7 @@ MUTANTS = [
         "_response",
         "if theirs and deadline is not None and deadline.remaining() <= 0.0:",
         "if theirs and deadline is not None:",
-        TIME,
-        RETRY,
+        PHASES,
     ),
     mutant(
         "a pool timeout at the deadline is ours",
@@ -273,7 +358,7 @@ MUTANTS = [
     mutant(
         "the body has no deadline within a chunk",
         "_response",
-        "chunks.__anext__() if self._own is None else",
+        "chunks.__anext__() if self.own is None else",
         "chunks.__anext__() if True else",
         TIME,
     ),
@@ -471,8 +556,10 @@ MUTANTS = [
         "(response) < _MOST_BYTES",
         DRAINING,
     ),
-    mutant("a thread reads however long it takes", "_draining", " or clock.now() >= end", "", DRAINING),
-    mutant("a thread reads however much comes", "_draining", "if length > _MOST_BYTES or clock", "if clock", DRAINING),
+    mutant("a thread reads however long it takes", "_draining", " or deadline.remaining() == 0.0", "", DRAINING),
+    mutant(
+        "a thread reads however much comes", "_draining", "if length > _MOST_BYTES or deadline", "if deadline", DRAINING
+    ),
     mutant(
         "a task reads however much comes",
         "_draining",
@@ -480,7 +567,20 @@ MUTANTS = [
         "            if False:\n                break",
         DRAINING,
     ),
-    mutant("a task reads however long it takes", "_draining", "seconds=_patience()", "seconds=None", DRAINING),
+    mutant(
+        "a task reads however long it takes",
+        "_draining",
+        "async with timeout.with_(seconds=_patience())",
+        "async with timeout.with_(seconds=None)",
+        DRAINING,
+    ),
+    mutant(
+        "a connection is not told how long a thread reads",
+        "_draining",
+        "                with timeout.with_(seconds=_patience())",
+        "                with timeout.with_(seconds=60.0)",
+        DRAINING,
+    ),
     mutant("reading may take all the time left", "_draining", "0.1 * left", "1.0 * left", DRAINING),
     mutant(
         "what is not wanted stays open", "_draining", "            response.close()\n", "            pass\n", DRAINING
