@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import CancelledError
+from contextlib import suppress
 from contextvars import Token
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -33,7 +34,7 @@ from .deadlines import DEADLINES, incoming_timeout
 from .inbox import Inbox
 from .protocol import Message, RawHeaders, Receive, Scope, Send
 from .quotas import quota_fields
-from .rendering import ProblemResponse, fields_of, response_to
+from .rendering import REFUSED, ProblemResponse, fields_of, response_to
 
 if TYPE_CHECKING:
     from .plan import Plan
@@ -219,9 +220,11 @@ class Exchange:
             raise failures.pop()
 
     def _settle(self, policy: Policy, permit: Any, error: BaseException | None) -> None:
-        answered = self._complete or (error is None and self._scope["type"] == "websocket")
+        answered = self._complete or (error is None and self._status != 0 and self._scope["type"] == "websocket")
         if not answered and (self._undeliverable or self._lost(error)):
             policy.settle(permit, ABANDONED)  # that the client has gone says nothing about anybody else
+        elif answered and self._status >= 400 and self._scope.get(REFUSED) == self._status:
+            policy.settle(permit, ABANDONED)  # a rejection that was rendered further inside
         elif error is not None:
             policy._fail(permit, error)
         elif policy._judges_results:
@@ -350,6 +353,10 @@ class Exchange:
 
     async def _refuse(self, response: ProblemResponse) -> None:
         if response is _NOTHING:
+            if not self._status:  # the server drops it, but a middleware outside may insist on an answer
+                self._scope[REFUSED] = response.status
+                with suppress(Exception):
+                    await response.deliver(self._scope, self._send)
             return
         if not self._status:
             await response.deliver(self._scope, self._send)

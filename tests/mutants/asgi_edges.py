@@ -50,7 +50,11 @@ MUTANTS = [
         "return problems[0] if None not in problems else None",
         "return next(filter(None, problems), None)",
     ),
-    rendering("a group is nobody's", "    if isinstance(error, BaseExceptionGroup):\n", "    if False:\n"),
+    rendering(
+        "a group is nobody's",
+        "    if isinstance(error, BaseExceptionGroup):\n        problems",
+        "    if False:\n        problems",
+    ),
     rendering("a refusal has no id", '{"correlation_id": identity}', "{}"),
     rendering("nobody is told when to come back", "    if problem.retry_after is not None:\n", "    if False:\n"),
     rendering(

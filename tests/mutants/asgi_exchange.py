@@ -237,7 +237,10 @@ MUTANTS = [
         "            policy.settle(permit, FAILURE)",
     ),
     exchange(
-        "a WebSocket that ends has failed", '(error is None and self._scope["type"] == "websocket")', "False", SOCKETS
+        "a WebSocket that ends has failed",
+        '(error is None and self._status != 0 and self._scope["type"] == "websocket")',
+        "False",
+        SOCKETS,
     ),
     exchange(
         "a disconnect seen by the application is unseen",
