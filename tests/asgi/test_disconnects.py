@@ -72,6 +72,26 @@ def test_a_client_that_disconnects_cancels_the_work(clock: ManualClock, start: b
         assert (connection.status, connection.body, connection.complete) == (499, b"", True)
 
 
+def test_a_response_that_was_begun_is_not_answered_again_when_its_client_has_gone(clock: ManualClock) -> None:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(START)
+        await clock.asleep(60.0)
+
+    connection = Connection(app)
+
+    async def main() -> None:
+        asyncio.get_running_loop().call_later(3.0, connection.disconnect)
+        await ResilienceMiddleware(app)(connection.scope, connection.receive, send)
+
+    run(main(), clock)
+    assert sent == [START]
+
+
 def test_a_server_that_refuses_the_answer_to_a_client_that_has_gone_makes_no_error(clock: ManualClock) -> None:
     connection = Connection(ResilienceMiddleware(Hanging(clock), layers=[]))
     connection.broken = OSError("the connection is closed")
