@@ -62,7 +62,7 @@ class Exchange:
     _headers: RawHeaders = ()
     _trailers = False
     _complete = False  # whether the response was sent to its end
-    _undeliverable = False  # whether the server's `send` raised
+    _undeliverable = False  # whether the server's `send` raised, or waits
     _gone = False  # whether the task was cancelled because the client has gone
     _before = 0  # cancellations of the task that others had asked for
     _held: tuple[Held, ...] | list[Held] = ()
@@ -233,11 +233,13 @@ class Exchange:
             policy.settle(permit, SUCCESS if answered and self._status < 500 else FAILURE)
 
     def _lost(self, error: BaseException | None) -> bool:
-        """Whether there is no answer because the client has gone. An error is due to that once the application knew."""
+        """Whether there is no answer because of the client: it has gone, which errors are due to once the application
+        knew, or has kept it waiting for the body until the time was up.
+        """
         inbox = self._inbox
         if error is None:
             return self._gone or (inbox is not None and inbox.gone)
-        return inbox is not None and inbox.told and isinstance(error, Exception)
+        return inbox is not None and (inbox.told if isinstance(error, Exception) else inbox.starved)
 
     # -- the response --------------------------------------------------------------------------------------------------
 
@@ -259,7 +261,8 @@ class Exchange:
         try:
             await self._send(message)
         except BaseException as error:
-            self._undeliverable = self._undeliverable or isinstance(error, OSError)  # how servers say: it has gone
+            # How servers say that it has gone; and who is cancelled here waits for a client that does not read.
+            self._undeliverable = self._undeliverable or isinstance(error, (OSError, CancelledError))
             raise
         if last and not self._complete:
             self._complete = True

@@ -39,8 +39,10 @@ class ResilienceMiddleware:
     `timeout` (seconds) ends when the response starts; `body_timeout` begins then, and aborts the connection. A client
     that sends `X-Request-Timeout-Ms` or `grpc-timeout` can shorten the first. What is cut off counts as a failure of
     what it waited for, so where strangers are the clients and circuit breakers are inside, say
-    `incoming_deadline=False`. Once a request has lasted `watch_after` seconds, it is cancelled when its client
-    disconnects; None lets it run to its end.
+    `incoming_deadline=False`. It is none if that was the client, which did not send the body or read the response.
+
+    Once a request has lasted `watch_after` seconds, it is cancelled when its client disconnects; None lets it run to
+    its end.
 
     No thread can be cancelled: that of a sync endpoint runs on when its request was answered and its permit given back.
     To limit such threads, decorate the endpoint itself with the `Bulkhead`. A `BaseHTTPMiddleware` of Starlette inside

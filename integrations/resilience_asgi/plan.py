@@ -33,8 +33,8 @@ INHERITED: Any = object()  # a setting that a rule leaves as the middleware has 
 class Rule:
     """Other settings for the requests to `path`, a pattern (see `resilience_asgi.paths`), by one of `methods`.
 
-    `methods` of None means all, WebSockets included. `layers`, `timeout`, `body_timeout` and `watch_after` are as in
-    `ResilienceMiddleware`.
+    `methods` of None means all, WebSockets included; GET means HEAD as well, as in a router. `layers`, `timeout`,
+    `body_timeout` and `watch_after` are as in `ResilienceMiddleware`.
     """
 
     def __init__(
@@ -126,4 +126,6 @@ def _methods(methods: object) -> frozenset[str] | None:
         if not isinstance(method, str) or not method:
             raise TypeError(f"methods must hold names such as 'GET', not {_arguments.shown(method)}")
         names.append(method.upper())
+    if "GET" in names:  # routers let an endpoint for one answer the other, and a limit must not be got around by it
+        names.append("HEAD")
     return frozenset(names)

@@ -14,6 +14,7 @@ KEYS = ("tests/asgi/test_keys.py",)
 SIGNALS = ("tests/asgi/test_signals.py",)
 HEALTH = ("tests/asgi/test_health.py",)
 RENDERED = ("tests/asgi/test_rendered_rejections.py",)
+SLOW = ("tests/asgi/test_slow_clients.py",)
 SOCKETS = ("tests/asgi/test_websockets.py",)
 
 
@@ -127,6 +128,20 @@ MUTANTS: list[Mutant] = [
         SIGNALS,
     ),
     mutant("shutdown", "a lifespan has two ends", "            if not heard:  #", "            if True:  #", SIGNALS),
+    # those that are slow
+    mutant("inbox", "a stalled upload is a failure", "self.starved = self._owing", "pass", SLOW),
+    mutant(
+        "inbox",
+        "waiting for a disconnect is waiting for a body",
+        "self.starved = self._owing",
+        "self.starved = True",
+        SLOW,
+    ),
+    mutant("inbox", "a body has no end", "self._reserved = self._owing = False", "self._reserved = False", SLOW),
+    mutant("exchange", "a stalled upload is not asked about", "else inbox.starved)", "else False)", SLOW),
+    mutant("exchange", "a download that nobody reads is a failure", "(OSError, CancelledError)", "OSError", SLOW),
+    mutant("plan", "HEAD gets around a limit for GET", 'if "GET" in names:', "if False:", REFUSALS),
+    mutant("plan", "every rule is for HEAD", 'if "GET" in names:', "if True:", REFUSALS),
     # rejections that were rendered further inside
     mutant(
         "exchange", "a rendered rejection is a failure", "self._scope.get(REFUSED) == self._status", "False", RENDERED
