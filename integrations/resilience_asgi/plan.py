@@ -22,7 +22,7 @@ from resilience import Keyed, Layer, Pipeline, Policy, RateLimiter, Retry, Timeo
 from resilience._timers import Timers, timers_of
 from resilience.correlation import correlated
 
-from .paths import matcher
+from .paths import matcher, single_slashes, with_or_without_slash
 from .protocol import ASGIApp
 from .rendering import Render
 
@@ -33,6 +33,7 @@ INHERITED: Any = object()  # a setting that a rule leaves as the middleware has 
 class Rule:
     """Other settings for the requests to `path`, a pattern (see `resilience_asgi.paths`), by one of `methods`.
 
+    A slash at the end and slashes in a row make no difference, because for some routers (Litestar's) they make none.
     `methods` of None means all, WebSockets included; GET means HEAD as well, as in a router. `layers`, `timeout`,
     `body_timeout` and `watch_after` are as in `ResilienceMiddleware`.
     """
@@ -48,7 +49,7 @@ class Rule:
         watch_after: Seconds = INHERITED,
     ) -> None:
         self.path = path
-        self._matches = matcher("path", (path,))
+        self._matches = matcher("path", with_or_without_slash(path))
         self._methods = _methods(methods)
         self.policies = policies("layers", layers)
         self.settings = {
@@ -59,7 +60,9 @@ class Rule:
 
     def covers(self, path: str, method: str | None) -> bool:
         """Whether this rule is for a request to `path` by `method` (None: a WebSocket)."""
-        return bool(self._matches(path)) and (self._methods is None or method in self._methods)
+        if not self._matches(path) and ("//" not in path or not self._matches(single_slashes(path))):
+            return False
+        return self._methods is None or method in self._methods
 
     def __repr__(self) -> str:
         return f"<Rule for {self.path}>"

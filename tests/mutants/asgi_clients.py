@@ -142,6 +142,11 @@ MUTANTS: list[Mutant] = [
     mutant("exchange", "a download that nobody reads is a failure", "(OSError, CancelledError)", "OSError", SLOW),
     mutant("plan", "HEAD gets around a limit for GET", 'if "GET" in names:', "if False:", REFUSALS),
     mutant("plan", "every rule is for HEAD", 'if "GET" in names:', "if True:", REFUSALS),
+    mutant("plan", "a slash at the end gets around a rule", "with_or_without_slash(path))", "(path,))", SETTINGS),
+    mutant("plan", "slashes in a row get around a rule", "not self._matches(single_slashes(path))", "True", SETTINGS),
+    mutant("plan", "slashes in a row get every rule", "not self._matches(single_slashes(path))", "False", SETTINGS),
+    mutant("paths", "only a missing slash is forgiven", 'text[:-1] if text.endswith("/") else ', "", SETTINGS),
+    mutant("paths", "two slashes are one and the others stay", '"//+"', '"//"', SETTINGS),
     # rejections that were rendered further inside
     mutant(
         "exchange", "a rendered rejection is a failure", "self._scope.get(REFUSED) == self._status", "False", RENDERED

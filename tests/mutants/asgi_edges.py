@@ -97,7 +97,13 @@ MUTANTS = [
     mutant("middleware", "the last rule counts", "                break\n", "", REFUSALS),
     mutant("middleware", "a rule replaces the layers", "own + rule.policies", "rule.policies", REFUSALS),
     mutant("middleware", "a rule forgets the settings", "settings | rule.settings", "settings", REFUSALS),
-    mutant("plan", "a rule is for all methods", "and (self._methods is None or method in self._methods)", "", REFUSALS),
+    mutant(
+        "plan",
+        "a rule is for all methods",
+        "return self._methods is None or method in self._methods",
+        "return True",
+        REFUSALS,
+    ),
     mutant(
         "plan", "methods are spelled in capitals only", "names.append(method.upper())", "names.append(method)", REFUSALS
     ),
