@@ -56,6 +56,8 @@ class GracefulShutdown:
     After `begin()`, `ready` is False. `notice` seconds later new requests are refused, and responses that would never
     end by themselves (event streams, WebSockets) are ended. What still runs after `drain_timeout` seconds more is
     cancelled. `await drained()` returns when nothing is left.
+
+    Put `CorrelationMiddleware` around it, and what it refuses carries an id as well.
     """
 
     def __init__(
