@@ -49,7 +49,7 @@ def matcher(name: str, texts: object) -> Callable[[str], object]:
     return re.compile("|".join(f"(?:{expression})" for expression in expressions), re.DOTALL).fullmatch
 
 
-def with_or_without_slash(text: str) -> tuple[str, ...]:
+def with_or_without_slash(text: object) -> tuple[object, ...]:
     """The pattern, and the one for the same path with a slash at the end, or without; `matcher` tells what is none."""
     if not isinstance(text, str) or text.endswith("*") or text == "/":
         return (text,)
