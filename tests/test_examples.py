@@ -48,6 +48,15 @@ EXPECTED: dict[str, list[str]] = {
         '200 "client";r=0;t=20 -',
         '429 "client";r=0;t=20 20',
     ],
+    "asgi_service": [
+        *["ada: 200"] * 2,
+        "ada: 429 30",
+        "bob: 200",
+        "logged: order-7 asking the warehouse for late",
+        "late: 504",
+        "ready: 200, then 503",
+        "shut down: 503 close",
+    ],
     "asgi_starlette": [
         "ready: 200",
         "/events: 200 2 ticks",

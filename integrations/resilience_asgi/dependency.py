@@ -6,7 +6,8 @@
 It works for sync, async and WebSocket endpoints. Keys, costs and the like are called with the ASGI scope. The call ends
 where FastAPI ends dependencies with `yield`. An exception of the endpoint is the call's outcome, but one that means a
 status below 500 (`HTTPException(404)`, input that does not validate, a client that has gone) is no failure: the layer
-gets a `ResponseOutcome` with that status, as in the middleware. A rejection is turned into a response by
+gets a `ResponseOutcome` with that status, as in the middleware. A response that is returned is a success whatever its
+status, because FastAPI shows it to no dependency: raise for what shall count. A rejection is turned into a response by
 `ResilienceMiddleware`, or by `problem_handler` as the exception handler of `ResilienceError`.
 """
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 from asyncio import CancelledError, get_running_loop
 from collections.abc import Awaitable, Sequence
+from contextlib import suppress
 from contextvars import Token
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -31,7 +32,7 @@ from .inbox import Inbox
 from .permits import Held, ResponseOutcome, admitted, given_back
 from .protocol import Message, RawHeaders, Receive, Scope, Send
 from .quotas import quota_fields
-from .rendering import ProblemResponse, fields_of, response_to
+from .rendering import REFUSED, ProblemResponse, fields_of, response_to
 
 if TYPE_CHECKING:
     from .plan import Plan
@@ -85,7 +86,7 @@ class Exchange:
         self._headers: RawHeaders = ()
         self._trailers = False
         self._complete = False  # whether the response was sent to its end
-        self._undeliverable = False  # whether the server's `send` raised
+        self._undeliverable = False  # whether the server's `send` raised, or waits
         self._gone = False  # whether the task was cancelled because the client has gone
         self._held: Sequence[Held] = ()
         self._deadline: Deadline | None = None
@@ -195,9 +196,11 @@ class Exchange:
             given_back(held, self._settle, error)
 
     def _settle(self, policy: Policy, permit: Any, error: BaseException | None) -> None:
-        answered = self._complete or (error is None and self._scope["type"] == "websocket")
+        answered = self._complete or (error is None and self._status != 0 and self._scope["type"] == "websocket")
         if not answered and (self._undeliverable or self._lost(error)):
             policy.settle(permit, ABANDONED)  # that the client has gone says nothing about anybody else
+        elif answered and self._status >= 400 and self._scope.get(REFUSED) == self._status:
+            policy.settle(permit, ABANDONED)  # a rejection that was rendered further inside
         elif error is not None:
             policy._fail(permit, error)
         elif policy._judges_results:
@@ -206,11 +209,13 @@ class Exchange:
             policy.settle(permit, SUCCESS if answered and self._status < 500 else FAILURE)
 
     def _lost(self, error: BaseException | None) -> bool:
-        """Whether there is no answer because the client has gone. An error is due to that once the application knew."""
+        """Whether there is no answer because of the client: it has gone, which errors are due to once the application
+        knew, or has kept it waiting for the body until the time was up.
+        """
         inbox = self._inbox
         if error is None:
             return self._gone or (inbox is not None and inbox.gone)
-        return inbox is not None and inbox.told and isinstance(error, Exception)
+        return inbox is not None and (inbox.told if isinstance(error, Exception) else inbox.starved)
 
     # -- the messages --------------------------------------------------------------------------------------------------
 
@@ -244,7 +249,8 @@ class Exchange:
     async def _send_noting(self, message: Message) -> None:
         try:
             await self._send(message)
-        except OSError:  # how servers say that the client has gone
+        except (OSError, CancelledError):
+            # How servers say that it has gone; and who is cancelled here waits for a client that does not read.
             self._undeliverable = True
             raise
 
@@ -252,7 +258,7 @@ class Exchange:
         self._look_away()
         try:
             await self._send(message)
-        except OSError:
+        except (OSError, CancelledError):
             self._undeliverable = True
             raise
         self._complete = True
@@ -355,6 +361,10 @@ class Exchange:
     async def refuse(self, response: ProblemResponse) -> None:
         """Answer with `response` in place of the application."""
         if response is _NOTHING:
+            if not self._status:  # the server drops it, but a middleware outside may insist on an answer
+                self._scope[REFUSED] = response.status
+                with suppress(Exception):
+                    await response.deliver(self._scope, self._send)
             return
         if not self._status:
             await response.deliver(self._scope, self._send)

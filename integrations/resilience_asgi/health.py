@@ -31,8 +31,9 @@ class HealthEndpoints:
     """Answer GET and HEAD of the two paths; everything else goes to `app`.
 
     `checks` maps names to functions, sync or async, that return something false or raise when the service is not ready.
-    They run one after the other, for each request, and have `timeout` seconds together. An unready service answers 503
-    with the names of the checks, never with their errors.
+    They run one after the other, for each request, and have `timeout` seconds together. Sync ones run in the event
+    loop, where nothing can cut them off: what asks over a network belongs into async ones. An unready service answers
+    503 with the names of the checks, never with their errors.
     """
 
     def __init__(

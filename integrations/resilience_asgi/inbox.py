@@ -29,6 +29,8 @@ class Inbox:
     gone = False  # whether anybody has seen the client disconnect
     told = False  # whether the application has: what it raises after that is due to the client
     _on_gone: Callable[[], object] | None = None  # while the request is watched
+    starved = False  # whether the application was cancelled while it waited for a body that the client had not sent
+    _owing = True  # whether a part of the body is still to come
     _inside = 0  # calls of the application that are in `receive()`
     _ahead: deque[Message] | None = None  # what the watcher got; made with the first watcher
     _watcher: asyncio.Task[None] | None = None
@@ -40,22 +42,23 @@ class Inbox:
 
     async def receive(self) -> Message:
         """The next message, for the application."""
-        while self._ahead is not None:  # a watcher was there at some time
-            if self._ahead:
-                message = self._ahead.popleft()
-                self._watch()
-                self.told = self.told or message["type"] in DISCONNECTS
-                return message
-            if self._watcher is None:
-                break
-            await self._news.wait()
         try:
+            while self._ahead is not None:  # a watcher was there at some time
+                if self._ahead:
+                    message = self._ahead.popleft()
+                    self._watch()
+                    self.told = self.told or message["type"] in DISCONNECTS
+                    return message
+                if self._watcher is None:
+                    break
+                await self._news.wait()
             self._inside += 1
             try:
                 message = await self._receive()
             finally:
                 self._inside -= 1
         except asyncio.CancelledError:  # it asked with a time limit, say, and nobody knows whether it will again
+            self.starved = self._owing
             self._watch()
             raise
         self._note(message)
@@ -78,7 +81,7 @@ class Inbox:
         if message["type"] in DISCONNECTS:
             self.gone = True
         elif not message.get("more_body"):
-            self._reserved = False
+            self._reserved = self._owing = False
 
     def _watch(self) -> None:
         """Start a watcher if there is reason to, and nobody is in `receive()`."""

@@ -13,7 +13,9 @@ the last part of the response was sent; a status of 500 and above is a failure. 
 or of decorated functions anywhere inside, become responses (see `rendering`).
 
 Put it inside the framework's error layer, where `add_middleware` puts it, and `CorrelationMiddleware` around the
-finished application.
+finished application. Around a finished application, or one that is mounted in another, this middleware refuses and
+times out as well, but what is raised further inside meets that application's own error layer first, which answers 500
+unless it has a handler (see `problem_handler`).
 """
 
 from __future__ import annotations
@@ -38,11 +40,15 @@ class ResilienceMiddleware:
     `timeout` (seconds) ends when the response starts; `body_timeout` begins then, and aborts the connection. A client
     that sends `X-Request-Timeout-Ms` or `grpc-timeout` can shorten the first. What is cut off counts as a failure of
     what it waited for, so where strangers are the clients and circuit breakers are inside, say
-    `incoming_deadline=False`. Once a request has lasted `watch_after` seconds, it is cancelled when its client
-    disconnects; None lets it run to its end.
+    `incoming_deadline=False`. It is none if that was the client, which did not send the body or read the response.
+
+    Once a request has lasted `watch_after` seconds, it is cancelled when its client disconnects; None lets it run to
+    its end.
 
     No thread can be cancelled: that of a sync endpoint runs on when its request was answered and its permit given back.
-    To limit such threads, decorate the endpoint itself with the `Bulkhead`.
+    To limit such threads, decorate the endpoint itself with the `Bulkhead`. A `BaseHTTPMiddleware` of Starlette inside
+    waits for the thread, so the answer that it took too long comes when the thread has ended; one outside makes a
+    complete response of a body that was cut off. Middleware that is pure ASGI does neither.
 
     `exempt` paths pass untouched, and `rules` change the settings for some paths. `render(problem, scope)` makes the
     body of a refusal. With `rate_limit_fields`, responses tell what is left of the limits.

@@ -20,6 +20,7 @@ from resilience import _arguments
 
 from .protocol import Scope
 
+_SLASHES = re.compile("//+")
 _PIECE = re.compile(r"\{[^{}/]+\}")
 
 
@@ -46,6 +47,18 @@ def matcher(name: str, texts: object) -> Callable[[str], object]:
     if not any(set("{}*") & set(text) for text in given):
         return frozenset(given).__contains__
     return re.compile("|".join(f"(?:{expression})" for expression in expressions), re.DOTALL).fullmatch
+
+
+def with_or_without_slash(text: object) -> tuple[object, ...]:
+    """The pattern, and the one for the same path with a slash at the end, or without; `matcher` tells what is none."""
+    if not isinstance(text, str) or text.endswith("*") or text == "/":
+        return (text,)
+    return (text, text[:-1] if text.endswith("/") else f"{text}/")
+
+
+def single_slashes(path: str) -> str:
+    """`path` without slashes in a row."""
+    return _SLASHES.sub("/", path)
 
 
 def path_inside(scope: Scope, root: str | None = None) -> str:

@@ -22,7 +22,7 @@ from resilience import Clock, Keyed, Layer, Pipeline, Policy, RateLimiter, Retry
 from resilience._timers import Timers, timers_of
 from resilience.correlation import correlated
 
-from .paths import matcher
+from .paths import matcher, single_slashes, with_or_without_slash
 from .rendering import Render
 
 Seconds = float | timedelta | None
@@ -32,8 +32,9 @@ INHERITED: Any = object()  # a setting that a rule leaves as the middleware has 
 class Rule:
     """Other settings for the requests to `path`, a pattern (see `resilience_asgi.paths`), by one of `methods`.
 
-    `methods` of None means all, WebSockets included. `layers`, `timeout`, `body_timeout` and `watch_after` are as in
-    `ResilienceMiddleware`.
+    A slash at the end and slashes in a row make no difference, because for some routers (Litestar's) they make none.
+    `methods` of None means all, WebSockets included; GET means HEAD as well, as in a router. `layers`, `timeout`,
+    `body_timeout` and `watch_after` are as in `ResilienceMiddleware`.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class Rule:
         watch_after: Seconds = INHERITED,
     ) -> None:
         self.path = path
-        self._matches = matcher("path", (path,))
+        self._matches = matcher("path", with_or_without_slash(path))
         self._methods = _methods(methods)
         self.policies = policies("layers", layers)
         self.settings = {
@@ -58,7 +59,9 @@ class Rule:
 
     def covers(self, path: str, method: str | None) -> bool:
         """Whether this rule is for a request to `path` by `method` (None: a WebSocket)."""
-        return bool(self._matches(path)) and (self._methods is None or method in self._methods)
+        if not self._matches(path) and ("//" not in path or not self._matches(single_slashes(path))):
+            return False
+        return self._methods is None or method in self._methods
 
     def __repr__(self) -> str:
         return f"<Rule for {self.path}>"
@@ -126,4 +129,6 @@ def _methods(methods: object) -> frozenset[str] | None:
         if not isinstance(method, str) or not method:
             raise TypeError(f"methods must hold names such as 'GET', not {_arguments.shown(method)}")
         names.append(method.upper())
+    if "GET" in names:  # routers let an endpoint for one answer the other, and a limit must not be got around by it
+        names.append("HEAD")
     return frozenset(names)

@@ -12,14 +12,19 @@ them (Django, Quart, Litestar), call `problem_response(error)` in its exception 
 
     @app.errorhandler(ResilienceError)                          # Quart
     async def rejected(error):
-        response = problem_response(error)
+        response = problem_response(error, scope=request.scope)
         return response.body, response.status, response.headers
 
     def process_exception(self, request, error):                # a Django middleware
-        response = problem_response(error)
+        response = problem_response(error, scope=request.scope)
         return response and HttpResponse(response.body, status=response.status, headers=response.headers)
 
-For Starlette, FastAPI and Litestar there is `problem_handler`, which is an exception handler as it stands.
+For Starlette, FastAPI and Litestar there is `problem_handler`, which is an exception handler as it stands. Register it
+for an application that is mounted in another one, too: with an error layer of its own, it answers 500 to whatever it
+has no handler for, before a middleware of the outer one sees the rejection.
+
+The handlers are told the scope, because a rejection is no failure of the service: a circuit breaker in the middleware
+outside finds in there that the response is one, and does not count it.
 """
 
 from __future__ import annotations
@@ -33,9 +38,12 @@ from resilience_http.problem import MEDIA_TYPE, Problem, problem_for
 from resilience_http.retry_after import RATE_LIMIT, RETRY_AFTER, format_rate_limit, format_retry_after
 
 from resilience import correlation_id
-from resilience.exceptions import RateLimitExceededError
+from resilience.exceptions import CallRejectedError, RateLimitExceededError
 
 from .protocol import Message, RawHeaders, Receive, Scope, Send
+
+REFUSED = "resilience_asgi.refused"
+"""The key of a scope under which the status of a rendered rejection is, for the layers further outside."""
 
 _TRY_AGAIN_LATER = 1013  # the close code of the IANA registry for what 503 is in HTTP
 
@@ -117,17 +125,22 @@ def response_to(
     if problem is None:
         return None
     response = render(problem, {} if scope is None else scope)
-    if problem.retry_after is None:
-        return response
-    return response.with_headers({RETRY_AFTER: format_retry_after(problem.retry_after)})
+    if problem.retry_after is not None:
+        response = response.with_headers({RETRY_AFTER: format_retry_after(problem.retry_after)})
+    if scope is not None and _only_rejections(error):
+        scope[REFUSED] = response.status
+    return response
 
 
-def problem_response(error: BaseException, *, rate_limit_fields: bool = False) -> ProblemResponse | None:
+def problem_response(
+    error: BaseException, *, scope: Scope | None = None, rate_limit_fields: bool = False
+) -> ProblemResponse | None:
     """The response that `error` means for the client, or None if it is no rejection of ours.
 
+    With the `scope` of the request, layers of a `ResilienceMiddleware` outside do not count a rejection as a failure.
     With `rate_limit_fields`, one to a `RateLimitExceededError` has the `RateLimit` field of the IETF draft as well.
     """
-    response = response_to(error)
+    response = response_to(error, scope)
     if response is not None and rate_limit_fields:
         response = response.with_headers(fields_of(error))
     return response
@@ -139,7 +152,7 @@ def problem_handler(request: Any, error: Exception) -> Any:
     It returns a `ProblemResponse`, which is a response for each of them without inheriting from theirs; for a WebSocket
     that Starlette has accepted, what closes it.
     """
-    response = response_to(error)
+    response = response_to(error, getattr(request, "scope", None))
     if response is None:
         raise error
     accepted = getattr(getattr(request, "application_state", None), "name", None) == "CONNECTED"
@@ -152,6 +165,13 @@ def fields_of(error: BaseException) -> dict[str, str]:
         return {}
     name = error.policy or "limit"
     return {RATE_LIMIT: format_rate_limit(name, error.remaining, error.retry_after)}
+
+
+def _only_rejections(error: BaseException) -> bool:
+    """Whether no call has failed, as `Policy.judge` sees it; one that was cut off has."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_only_rejections, error.exceptions))
+    return isinstance(error, CallRejectedError)
 
 
 @lru_cache(maxsize=256)

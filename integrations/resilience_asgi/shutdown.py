@@ -10,8 +10,19 @@ Servers tell an application about their shutdown only after the connections have
 unready. So `begin()` belongs to the signal: with `signals`, the handlers are put in front of those of the server when
 it starts, and the server gets its signal once everything has drained.
 
-That is so under uvicorn, whose workers get the signal themselves. Those of hypercorn and granian are told otherwise,
-before anything here could be: call `begin()` there from what knows first, the request of a preStop hook, say.
+That is so under uvicorn, whose workers get the signal themselves. Those of hypercorn and granian, started by their
+commands, are told otherwise, and stop listening before anything here could know: call `begin()` there from what knows
+first, the request of a preStop hook, say. Served from a program of your own, both keep the whole promise; `signals`
+stays empty then::
+
+    loop.add_signal_handler(signal.SIGTERM, shutdown.begin)
+    await hypercorn.asyncio.serve(app, config, shutdown_trigger=shutdown.drained)
+
+    loop.add_signal_handler(signal.SIGTERM, shutdown.begin)
+    serving = asyncio.create_task(server.serve())                   # of granian.server.embed
+    await shutdown.drained()
+    server.stop()
+    await serving
 """
 
 from __future__ import annotations
@@ -45,6 +56,8 @@ class GracefulShutdown:
     After `begin()`, `ready` is False. `notice` seconds later new requests are refused, and responses that would never
     end by themselves (event streams, WebSockets) are ended. What still runs after `drain_timeout` seconds more is
     cancelled. `await drained()` returns when nothing is left.
+
+    Put `CorrelationMiddleware` around it, and what it refuses carries an id as well.
     """
 
     def __init__(

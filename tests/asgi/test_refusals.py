@@ -235,6 +235,18 @@ def test_the_first_rule_that_matches_counts_and_adds_its_layers(clock: ManualClo
     assert write.peek().remaining == 0
 
 
+@pytest.mark.parametrize("methods,covered", [(["get"], True), (["HEAD"], True), (["POST"], False), (None, True)])
+def test_a_limit_for_get_cannot_be_got_around_by_head(
+    clock: ManualClock, methods: list[str] | None, covered: bool
+) -> None:
+    """Routers of frameworks answer HEAD by the endpoint for GET, and run all of it."""
+    rule = Rule("/search", methods=methods, layers=[RateLimiter(1, 60.0)])
+    app = ResilienceMiddleware(answering(), rules=[rule])
+    statuses = [served(app, clock, path="/search", method="HEAD").status for _ in range(2)]
+    assert statuses == [200, 429 if covered else 200]
+    assert served(app, clock, path="/search", method="OPTIONS").status == (429 if methods is None else 200)
+
+
 def test_a_rule_changes_the_timeout_or_takes_it_away(clock: ManualClock) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         left = remaining()

@@ -25,6 +25,11 @@ COMMANDS: dict[str, Callable[[int], list[str]]] = {
     "hypercorn": lambda port: ["hypercorn", "--bind", f"127.0.0.1:{port}", "--log-level", "critical"],
     "granian": lambda port: ["granian", "--interface", "asgi", "--port", str(port), "--no-log", "--workers", "1"],
 }
+PROGRAMS: dict[str, Callable[[int], list[str]]] = {
+    "uvicorn": COMMANDS["uvicorn"],
+    "hypercorn": lambda port: ["tests.asgi.embedded", "hypercorn", str(port)],
+    "granian": lambda port: ["tests.asgi.embedded", "granian", str(port)],
+}
 
 
 def until(condition: Callable[[], Any]) -> Any:
@@ -62,11 +67,11 @@ class Server:
 
 
 @contextlib.contextmanager
-def running(name: str) -> Iterator[Server]:
+def running(name: str, commands: dict[str, Callable[[int], list[str]]] = COMMANDS) -> Iterator[Server]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
-    command = [sys.executable, "-m", *COMMANDS[name](port), "tests.asgi.service:app"]
+    command = [sys.executable, "-m", *commands[name](port), "tests.asgi.service:app"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     server = Server(name, port, process)
 
@@ -177,10 +182,11 @@ def test_a_websocket_has_an_id_and_is_refused_when_there_are_too_many(server: Se
     assert caught.value.response.status_code == 429  # all three offer the denial response
 
 
-def test_a_signal_drains_a_server_before_it_stops() -> None:
-    with running("uvicorn") as server:
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_signal_drains_a_server_before_it_stops(name: str) -> None:
+    with running(name, PROGRAMS) as server:
         stream = server.send("GET /events", b"\r\n")
-        slow = server.send("GET /hang?seconds=1", b"\r\n")
+        slow = server.send("GET /hang?seconds=2", b"\r\n")
         until(lambda: server.state()["in_use"] == 2)
         server.process.send_signal(signal.SIGTERM)
 

@@ -175,6 +175,32 @@ def test_a_path_begins_inside_the_application(path: str, root: str | None, insid
     assert path_inside({"path": path}) == path
 
 
+@pytest.mark.parametrize(
+    "text,covered,others",
+    [
+        ("/search", ["/search", "/search/", "//search", "/search//", "//search///"], ["/search/x", "//search/x", "/"]),
+        ("/search/", ["/search", "/search/", "/search//"], ["/searc"]),
+        ("/a/{b}", ["/a/1", "/a/1/", "/a//1"], ["/a//", "/a", "/a/1/2"]),
+        ("/files/*", ["/files/", "/files//a", "/files/a//b"], ["/files", "/file//s"]),
+        ("/", ["/", "//"], ["/x", "//x"]),
+    ],
+)
+def test_a_rule_holds_for_every_spelling_of_its_path_that_a_router_takes(
+    text: str, covered: list[str], others: list[str]
+) -> None:
+    """Litestar answers `//search/` by the endpoint for `/search`, so that a limit for the one path was got around."""
+    rule = Rule(text, methods=["GET"])
+    assert all(rule.covers(path, "GET") for path in covered)
+    assert not any(rule.covers(path, "GET") for path in others)
+    assert not any(rule.covers(path, "POST") for path in covered)
+
+
+def test_an_exemption_is_for_the_path_as_it_is_written(clock: ManualClock) -> None:
+    app = ResilienceMiddleware(APP, layers=[RateLimiter(1, 60.0)], exempt=["/healthz"])
+    statuses = [served(app, clock, path=path).status for path in ("/healthz", "/healthz/", "//healthz", "/healthz")]
+    assert statuses == [200, 200, 429, 200]
+
+
 def test_rules_and_exemptions_hold_for_an_application_with_a_root_path(clock: ManualClock) -> None:
     rules = [Rule("/limited", layers=[RateLimiter(1, 60.0)])]
     app = ResilienceMiddleware(APP, layers=[RateLimiter(2, 60.0)], rules=rules)

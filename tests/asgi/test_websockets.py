@@ -127,3 +127,27 @@ def test_a_rule_for_some_methods_is_not_for_websockets(clock: ManualClock) -> No
     for _ in range(3):
         assert served(guarded, clock, kind="websocket").kinds == ["websocket.accept"]
     assert limiter.peek().remaining == 1
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_websocket_that_is_left_without_an_answer_is_a_failure_unless_its_client_has_gone(
+    clock: ManualClock, gone: bool
+) -> None:
+    """Servers answer 500 to that; it counted as a success."""
+    seen: list[Any] = []
+
+    def failed(outcome: Any) -> bool:
+        seen.append(outcome.status)
+        return False
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        if gone:
+            connection.disconnect()
+            await receive()
+
+    plain, judging = CircuitBreaker("plain", minimum_calls=9), CircuitBreaker("judging", failure_if=failed)
+    connection = Connection(ResilienceMiddleware(app, layers=[plain, judging]), kind="websocket")
+    run(connection.serve(), clock)
+    assert (plain.statistics().calls, plain.statistics().failures) == ((0, 0) if gone else (1, 1))
+    assert seen == ([] if gone else [500])

@@ -99,6 +99,8 @@ class Model:
         if not ours:
             self.over("cancelled", verdict)
         elif self.chased:
+            if self.status is None:
+                self.status, self.complete = 499, True
             self.over("returned", verdict)
         elif self.status is None:
             self.status, self.complete = 504, True

@@ -13,6 +13,9 @@ SETTINGS = ("tests/asgi/test_settings.py",)
 KEYS = ("tests/asgi/test_keys.py",)
 SIGNALS = ("tests/asgi/test_signals.py",)
 HEALTH = ("tests/asgi/test_health.py",)
+RENDERED = ("tests/asgi/test_rendered_rejections.py",)
+SLOW = ("tests/asgi/test_slow_clients.py",)
+SOCKETS = ("tests/asgi/test_websockets.py",)
 
 
 MUTANTS: list[Mutant] = [
@@ -125,4 +128,104 @@ MUTANTS: list[Mutant] = [
         SIGNALS,
     ),
     mutant("shutdown", "a lifespan has two ends", "            if not heard:  #", "            if True:  #", SIGNALS),
+    # those that are slow
+    mutant("inbox", "a stalled upload is a failure", "self.starved = self._owing", "pass", SLOW),
+    mutant(
+        "inbox",
+        "waiting for a disconnect is waiting for a body",
+        "self.starved = self._owing",
+        "self.starved = True",
+        SLOW,
+    ),
+    mutant("inbox", "a body has no end", "self._reserved = self._owing = False", "self._reserved = False", SLOW),
+    mutant("exchange", "a stalled upload is not asked about", "else inbox.starved)", "else False)", SLOW),
+    mutant(
+        "exchange",
+        "a download that nobody reads is a failure",
+        "except (OSError, CancelledError):\n            #",
+        "except OSError:\n            #",
+        SLOW,
+    ),
+    mutant(
+        "exchange",
+        "the end of a download that nobody reads is a failure",
+        "except (OSError, CancelledError):\n            self._und",
+        "except OSError:\n            self._und",
+        SLOW,
+    ),
+    mutant("plan", "HEAD gets around a limit for GET", 'if "GET" in names:', "if False:", REFUSALS),
+    mutant("plan", "every rule is for HEAD", 'if "GET" in names:', "if True:", REFUSALS),
+    mutant("plan", "a slash at the end gets around a rule", "with_or_without_slash(path))", "(path,))", SETTINGS),
+    mutant("plan", "slashes in a row get around a rule", "not self._matches(single_slashes(path))", "True", SETTINGS),
+    mutant("plan", "slashes in a row get every rule", "not self._matches(single_slashes(path))", "False", SETTINGS),
+    mutant("paths", "only a missing slash is forgiven", 'text[:-1] if text.endswith("/") else ', "", SETTINGS),
+    mutant("paths", "two slashes are one and the others stay", '"//+"', '"//"', SETTINGS),
+    # rejections that were rendered further inside
+    mutant(
+        "exchange", "a rendered rejection is a failure", "self._scope.get(REFUSED) == self._status", "False", RENDERED
+    ),
+    mutant(
+        "exchange",
+        "any answer after a rendered rejection is one",
+        "self._scope.get(REFUSED) == self._status",
+        "REFUSED in self._scope",
+        RENDERED,
+    ),
+    mutant("exchange", "a rejection can be a success", "answered and self._status >= 400", "answered", RENDERED),
+    mutant("exchange", "only a 5xx is a rejection", "self._status >= 400 and", "self._status >= 500 and", RENDERED),
+    mutant(
+        "exchange",
+        "a cut-off answer is a rejection",
+        "elif answered and self._status >= 400",
+        "elif self._status >= 400",
+        RENDERED,
+    ),
+    mutant("rendering", "a rendered time-out is a rejection", "and _only_rejections(error)", "", RENDERED),
+    mutant(
+        "rendering", "one rejection makes a group of them", "return all(map(_only", "return any(map(_only", RENDERED
+    ),
+    mutant(
+        "rendering",
+        "the handler of a framework keeps a rejection to itself",
+        ', getattr(request, "scope", None)',
+        "",
+        RENDERED,
+    ),
+    mutant(
+        "rendering",
+        "a response keeps a rejection to itself",
+        "response_to(error, scope)",
+        "response_to(error)",
+        RENDERED,
+    ),
+    # those that nobody answers
+    mutant("exchange", "a WebSocket without an answer is a success", "self._status != 0 and ", "", SOCKETS),
+    mutant(
+        "exchange",
+        "a middleware outside gets no answer",
+        "                with suppress(Exception):\n                    await response.deliver(self._scope, self._send)\n",
+        "",
+        GONE,
+    ),
+    mutant(
+        "exchange",
+        "an answer to nobody is an error",
+        "                with suppress(Exception):\n",
+        "                if True:\n",
+        GONE,
+    ),
+    mutant(
+        "exchange",
+        "a client that has gone is a success outside",
+        "self._scope[REFUSED] = response.status",
+        "pass",
+        GONE,
+    ),
+    mutant(
+        "exchange",
+        "a client that has gone is answered twice",
+        "            if not self._status:  # the server drops it",
+        "            if True:  # the server drops it",
+        GONE,
+    ),
 ]

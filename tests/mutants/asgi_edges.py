@@ -56,11 +56,15 @@ MUTANTS = [
         "return problems[0] if None not in problems else None",
         "return next(filter(None, problems), None)",
     ),
-    rendering("a group is nobody's", "    if isinstance(error, BaseExceptionGroup):\n", "    if False:\n"),
-    rendering("a refusal has no id", '{"correlation_id": identity}', "{}"),
-    rendering("nobody is told when to come back", "    if problem.retry_after is None:\n", "    if True:\n"),
     rendering(
-        "a zero is no time to come back", "    if problem.retry_after is None:\n", "    if not problem.retry_after:\n"
+        "a group is nobody's",
+        "    if isinstance(error, BaseExceptionGroup):\n        problems",
+        "    if False:\n        problems",
+    ),
+    rendering("a refusal has no id", '{"correlation_id": identity}', "{}"),
+    rendering("nobody is told when to come back", "    if problem.retry_after is not None:\n", "    if False:\n"),
+    rendering(
+        "a zero is no time to come back", "    if problem.retry_after is not None:\n", "    if problem.retry_after:\n"
     ),
     rendering("names keep their case", "return name.lower().encode", "return name.encode"),
     problem("True is written as Python has it", "type(value) is int:", "isinstance(value, int):"),
@@ -107,7 +111,13 @@ MUTANTS = [
     mutant("middleware", "the last rule counts", "                break\n", "", REFUSALS),
     mutant("middleware", "a rule replaces the layers", "own + rule.policies", "rule.policies", REFUSALS),
     mutant("middleware", "a rule forgets the settings", "settings | rule.settings", "settings", REFUSALS),
-    mutant("plan", "a rule is for all methods", "and (self._methods is None or method in self._methods)", "", REFUSALS),
+    mutant(
+        "plan",
+        "a rule is for all methods",
+        "return self._methods is None or method in self._methods",
+        "return True",
+        REFUSALS,
+    ),
     mutant(
         "plan", "methods are spelled in capitals only", "names.append(method.upper())", "names.append(method)", REFUSALS
     ),

@@ -242,10 +242,8 @@ MUTANTS = [
         "        if True:\n            return self._gone",
         MACHINE,
     ),
-    exchange("an application that was told is blamed", "inbox.told and isinstance", "False and isinstance", GONE),
-    exchange(
-        "an application that knows may take its time", "inbox.told and isinstance(error, Exception)", "inbox.told", GONE
-    ),
+    exchange("an application that was told is blamed", "(inbox.told if isinstance", "(False if isinstance", GONE),
+    exchange("an application that knows may take its time", "else inbox.starved)", "else inbox.told)", GONE),
     exchange("without a watch nobody listens", "self.receive if plan.judged else", "self.receive if False else", GONE),
     exchange(
         "an unfinished response is a success",
@@ -264,7 +262,10 @@ MUTANTS = [
         "            policy.settle(permit, FAILURE)",
     ),
     exchange(
-        "a WebSocket that ends has failed", '(error is None and self._scope["type"] == "websocket")', "False", SOCKETS
+        "a WebSocket that ends has failed",
+        '(error is None and self._status != 0 and self._scope["type"] == "websocket")',
+        "False",
+        SOCKETS,
     ),
     exchange(
         "a disconnect seen by the application is unseen",
@@ -280,12 +281,15 @@ MUTANTS = [
         PERMITS,
     ),
     exchange(
-        "an error of the server is the client's", "        except OSError:  #", "        except Exception:  #", PERMITS
+        "an error of the server is the client's",
+        "except (OSError, CancelledError):\n            #",
+        "except Exception:\n            #",
+        PERMITS,
     ),
     exchange(
         "an error of the server at the end is the client's",
-        "        except OSError:\n",
-        "        except Exception:\n",
+        "except (OSError, CancelledError):\n            self._und",
+        "except Exception:\n            self._und",
         PERMITS,
     ),
     exchange("a broken connection is not noted", "self._send_noting(message) if self._plan.judged else ", "", PERMITS),
@@ -398,7 +402,7 @@ MUTANTS = [
     inbox("two watchers", "self._inside or self._watcher is not None or", "self._inside or"),
     inbox("a watcher for a client that has gone", " or self.gone or self._reserved:", " or self._reserved:"),
     inbox("a watcher that invites the client", " or self.gone or self._reserved:", " or self.gone:"),
-    inbox("a body that was read stays reserved", "            self._reserved = False\n", "            pass\n"),
+    inbox("a body that was read stays reserved", "self._reserved = self._owing = False", "self._owing = False"),
     inbox("a part of a body ends the reservation", '        elif not message.get("more_body"):\n', "        else:\n"),
     inbox("a disconnect goes unnoticed", '        if message["type"] in DISCONNECTS:\n', "        if False:\n"),
     inbox("what was read ahead is lost", "                ahead.append(message)\n", ""),
@@ -425,8 +429,8 @@ MUTANTS = [
     ),
     inbox(
         "the watch is not resumed after a part",
-        "                message = self._ahead.popleft()\n                self._watch()",
-        "                message = self._ahead.popleft()",
+        "                    message = self._ahead.popleft()\n                    self._watch()",
+        "                    message = self._ahead.popleft()",
     ),
     inbox(
         "the watch is not resumed after receive()",
