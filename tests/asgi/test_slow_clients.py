@@ -115,3 +115,18 @@ def test_a_download_that_nobody_reads_is_no_failure(clock: ManualClock, stalls: 
     connection, failed = failures(Stalling if stalls else Connection, app, clock, body_timeout=2.0)
     assert connection.sent == [START, PART]
     assert failed == (0 if stalls else 1)
+
+
+def test_the_end_of_a_download_that_nobody_reads_is_no_failure(clock: ManualClock) -> None:
+    class Deaf(Connection):
+        async def send(self, message: Message) -> None:
+            await super().send(message)
+            if message["type"] == "http.response.body":
+                await asyncio.sleep(3600.0)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(START)
+        await send({**PART, "more_body": False})
+
+    connection, failed = failures(Deaf, app, clock, body_timeout=2.0)
+    assert (connection.status, failed) == (200, 0)
