@@ -33,7 +33,7 @@ from resilience.budget import checked_budget
 from ._origins import Origin, kept_origins, parsed_origin
 from ._repetition import asked_wait, is_unwanted
 from ._sending import Sending
-from ._settings import Settings, flag
+from ._settings import Settings, attempts, flag
 
 
 class _Standard:
@@ -72,7 +72,7 @@ class Resilient(Sending):
         *,
         timeout: float | timedelta | None = 30.0,
         attempt_timeout: float | timedelta | None = 10.0,
-        retry: Retry | None = STANDARD,
+        retry: Retry | int | None = STANDARD,
         breaker: Callable[[str], CircuitBreaker | None] | None = CircuitBreaker,
         rate_limiter: RateLimiter | None = None,
         bulkhead: Callable[[str], Bulkhead | None] | None = STANDARD,
@@ -184,19 +184,24 @@ class Resilient(Sending):
         assert isinstance(origin, Origin)
         return origin
 
-    def _checked_retry(self, retry: Retry | None, budget: RetryBudget | None) -> Retry | None:
+    def _checked_retry(self, retry: Retry | int | None, budget: RetryBudget | None) -> Retry | None:
         """The `Retry` in use: a standard one, or the given one with what it leaves open filled in for HTTP."""
         if retry is None:
             if budget is not STANDARD and budget is not None:
                 raise ValueError("budget is for retries, and retry is None")
             return None
         shared = RetryBudget() if budget is STANDARD else checked_budget(budget)
-        if retry is STANDARD:
+        if retry is STANDARD or type(retry) is int:
             return Retry(
-                self.dialect.is_transient, retry_if=is_unwanted, retry_after=asked_wait, budget=shared, name="requests"
+                self.dialect.is_transient,
+                attempts=attempts("retry", retry) if type(retry) is int else 3,
+                retry_if=is_unwanted,
+                retry_after=asked_wait,
+                budget=shared,
+                name="requests",
             )
         if not isinstance(retry, Retry):
-            raise TypeError(f"retry must be a Retry or None, not {_arguments.shown(retry)}")
+            raise TypeError(f"retry must be a Retry, a number of attempts or None, not {_arguments.shown(retry)}")
         if retry._budget is not None:
             if budget is not STANDARD:
                 raise ValueError("budget is set twice: the retry has one of its own")

@@ -66,11 +66,18 @@ class Settings:
             return None
         if not isinstance(value, int):
             raise TypeError(f"{name} must be True, False or a number of attempts, not {_arguments.shown(value)}")
-        if value is not True and not 1 <= value <= _MOST_ATTEMPTS:
-            raise ValueError(f"{name} must be from 1 to {_MOST_ATTEMPTS} attempts, not {_arguments.shown(value)}")
+        if value is not True:
+            attempts(name, value)
         if self.retry is None:
             raise ValueError(f"{name} cannot be {value}: the transport was made with retry=None")
         return self.retry if value is True else self.retry.with_(attempts=value)
+
+
+def attempts(name: str, value: int) -> int:
+    """A number of attempts, the first included; a ValueError that names it if it is out of range."""
+    if not 1 <= value <= _MOST_ATTEMPTS:
+        raise ValueError(f"{name} must be from 1 to {_MOST_ATTEMPTS} attempts, not {_arguments.shown(value)}")
+    return value
 
 
 def flag(name: str, value: object) -> bool:

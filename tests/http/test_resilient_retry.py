@@ -50,6 +50,14 @@ def test_the_last_response_is_returned_when_the_attempts_are_used_up(kit: Kit) -
     assert len(server.requests) == 3
 
 
+@pytest.mark.parametrize("attempts", [1, 2, 5])
+def test_a_number_of_attempts_is_all_that_many_users_want_to_say(kit: Kit, attempts: int) -> None:
+    server = kit.server(*[Answer(503)] * attempts)
+    budget = RetryBudget(ratio=1.0, minimum_per_second=10.0)
+    assert kit.request(kit.transport(server, retry=attempts, budget=budget)).status_code == 503
+    assert len(server.requests) == attempts
+
+
 @pytest.mark.parametrize("name", ["ReadError", "ReadTimeout", "WriteError", "RemoteProtocolError", "ConnectError"])
 def test_a_get_is_sent_again_after_an_error_of_the_transport(kit: Kit, name: str) -> None:
     server = kit.server(kit.error(name), Answer(200))
