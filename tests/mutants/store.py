@@ -57,6 +57,7 @@ MUTANTS = [
     mutant("who waits for a batch is never served", "_courier", "        self.leave(batch)\n        self._start()", "        self.leave(batch)", STORE),
     mutant("reports end with their loop", "_courier", "            self._hand_over()", "            pass", STORE),
     mutant("the outbox of a loop has no bound", "_courier", "        elif len(batch.entries) >= MOST_REPORTS and", "        elif False and", STORE),
+    mutant("the courier starts when the interpreter ends", "_courier", "if sys.is_finalizing() or not", "if not", STORE),
     mutant("the outbox of the thread has no bound", "_courier", "if self._outbox.qsize() >= MOST_REPORTS:", "if False:", STORE),
     mutant("a failed journey loses nothing", "_courier", "        replies = [error] * len(sent)", "        return", STORE),
     mutant("the thread renews nothing", "_courier", "[*reports, *store.due_renewals()]", "reports", STORE),
