@@ -165,7 +165,7 @@ for guard in guards:
 
 
 def test_a_program_that_ends_while_it_holds_a_slot_ends() -> None:
-    """The finaliser that gave the slot back started the courier, and waited for a thread that could not run any more."""
+    """The finaliser that gave the slot back started the courier, and waited for a thread that never ran."""
     program = [sys.executable, "-c", ENDS_WITH_A_SLOT]
     ended = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=30.0, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
