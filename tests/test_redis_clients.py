@@ -6,6 +6,7 @@ import asyncio
 import copy
 import gc
 import pickle
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +22,14 @@ import valkey.asyncio
 from resilience_redis import RedisStore
 from resilience_redis._connections import Factory, key_of
 
-from resilience import Bulkhead, RateLimiter, RateLimitExceededError, StoreUnavailable
+from resilience import (
+    Bulkhead,
+    CircuitBreaker,
+    RateLimiter,
+    RateLimitExceededError,
+    RetryBudget,
+    StoreUnavailable,
+)
 from resilience._courier import Operation
 from resilience.clock import SYSTEM
 from resilience.testing import recorded_events
@@ -249,6 +257,38 @@ def test_a_server_with_tls_is_used_by_those_who_trust_it(colour: Colour, secure:
 
 
 # -- users -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_user_needs_no_more_rights_than_the_docstring_says(
+    colour: Colour, make: Callable[..., RedisStore], redis_for_answers: Any
+) -> None:
+    if not redis_for_answers.faults:
+        pytest.skip("fakeredis knows no users")
+    (rule,) = re.findall(r"ACL SETUSER (.+?)`", " ".join((RedisStore.__doc__ or "").split()))
+    admin = redis_for_answers.client()
+    admin.execute_command("ACL", "SETUSER", *rule.split())
+    admin.script_flush()
+    url = f"redis://app:secret@127.0.0.1:{redis_for_answers.port}/0"
+    store = make(url, prefix="resilience", on_error="closed")
+    with recorded_events(StoreUnavailable) as events:
+        breaker = CircuitBreaker("acl", failure_threshold=1, store=store)
+        for policy in (RateLimiter(9, name="acl", store=store), Bulkhead(9, name="acl", store=store), breaker):
+            assert colour.call(policy) == "done"
+        assert RetryBudget(name="acl", store=store).withdraw()
+        for verb in ("isolate", "reset"):
+            colour.ask(store, Operation("breaker", verb, "acl", "none", ()))
+        for operation in (
+            Operation("limiter", "take", "acl", "s", (1.0, 1.0, 0.0, 1e300, *(1.0, 10.0, 10.0) * 2)),
+            Operation("limiter", "reset", "acl", "s", ()),
+            Operation("bulkhead", "renew", "acl", "none", (1.0, "nobody")),
+        ):
+            colour.ask(store, operation)
+        store.close()
+        colour.run(store.aclose())
+    assert events == []
+    admin.delete(*admin.scan_iter("resilience:{*:acl:*"))
+    admin.acl_deluser("app")
+    admin.close()
 
 
 def test_a_user_who_may_not_run_scripts_or_touch_the_keys_is_trouble(
