@@ -256,6 +256,22 @@ def test_a_server_with_tls_is_used_by_those_who_trust_it(colour: Colour, secure:
     assert any("certificate" in f"{error} {error!r}".lower() for error in (event.error, event.error.__context__))
 
 
+def test_a_client_with_tls_serves_callers_of_both_colours(colour: Colour, secure: tuple[str, Path]) -> None:
+    url, trusted = secure
+    port = int(url.rpartition(":")[2].partition("/")[0])
+    client = redis.Redis(host="localhost", port=port, ssl=True, ssl_ca_certs=str(trusted))
+    store = RedisStore(client, store_timeout=5.0, on_error="closed")
+    assert colour.call(RateLimiter(2, 3600.0, name="x", store=store)) == "done"
+    assert store.available
+
+
+def test_what_is_asked_of_tls_is_an_error_where_it_cannot_be_had() -> None:
+    """Connections of tasks have no such check; without it they would seem to be as safe as those of threads."""
+    factory = Factory(redis.Redis(ssl=True, ssl_validate_ocsp=True))
+    with pytest.raises(TypeError, match="ssl_validate_ocsp"):
+        factory.for_tasks()
+
+
 # -- users -------------------------------------------------------------------------------------------------------------
 
 

@@ -111,7 +111,9 @@ class Factory:
         options = {name: value for name, value in self._options.items() if name not in _OVERRULED}
         if not issubclass(kind, self._kind):  # the other colour: which settings both have differs between versions
             taken = _settings_of(kind)
-            options = {name: value for name, value in options.items() if name in taken}
+            # What was asked of TLS is never left out silently: it is an error, as with a connection of that colour.
+            kept = {name for name, value in options.items() if name in taken or (name.startswith("ssl_") and value)}
+            options = {name: options[name] for name in kept}
         link = kind(**options, retry=retry, socket_timeout=timeout, socket_connect_timeout=timeout)
         # Introducing the library by name costs two more answers at every connecting.
         link.driver_info = link.lib_name = link.lib_version = None

@@ -89,6 +89,7 @@ MUTANTS = [
     remote("closed connections of tasks are used", "_connections", "await _ended(link):", "False:", REDIS),
     remote("closed connections look sound", "_connections", "return bool(await look() or", "return False and bool(", REDIS),
     remote("settings of one colour are given to the other", "_connections", "if not issubclass(kind, self._kind):", "if False:", CLIENTS),
+    remote("demands of TLS are dropped", "_connections", ' or (name.startswith("ssl_") and value)', "", CLIENTS),
     remote("a circuit is written in one command", "_scripts", "if #values >= 1000 then write() end", "", REDIS),
     remote("a dribbling server holds a thread", "_connections", "            self._socket.settimeout(self._limits.left())", "            pass", TROUBLE),
     remote("each write has all the time", "_connections", "        while rest:\n            self._limit()", "        while rest:", CLIENTS),
