@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -286,7 +287,8 @@ class Courier:
         mark.passed.wait(min(sender.store_timeout * MOST_REPORTS / _MOST_TOGETHER, threading.TIMEOUT_MAX))
 
     def _start(self) -> None:
-        if not self._starting.acquire(False):
+        # What a finaliser gives back when the interpreter is about to end: starting a thread would then wait for ever.
+        if sys.is_finalizing() or not self._starting.acquire(False):
             return
         try:
             if self._thread is None or not self._thread.is_alive():

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import itertools
+import re
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,7 +14,8 @@ import pytest
 import redis
 import redis.asyncio
 from resilience_redis import RedisStore
-from resilience_redis._connections import ThreadLines, key_of, packed, understood
+from resilience_redis._connections import ThreadLines, _ended, key_of, packed, understood
+from resilience_redis._scripts import SCRIPTS
 
 from resilience import (
     Bulkhead,
@@ -30,6 +34,7 @@ from resilience._courier import Operation
 from resilience.clock import SYSTEM, give_way
 from resilience.testing import recorded_events
 
+from . import redis_server as servers
 from .redis_callers import (
     COUNT,
     GRACE,
@@ -265,6 +270,68 @@ def test_a_command_is_packed_with_the_length_of_every_word() -> None:
     )
 
 
+def test_a_circuit_with_a_window_of_very_many_buckets_is_kept_whole(
+    make: Callable[..., RedisStore], redis_for_answers: Any
+) -> None:
+    """Lua passes no more than 8000 values to a command, and each bucket has six."""
+    store, admin = make(), redis_for_answers.client()
+    settings = (3600.0, 10_000.0, 0.5, 20.0, -1.0, 1.0, 5.0, 60.0, 3.0, 2.0, 30.0)
+    report = Operation("breaker", "report", "x", "none", (1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, *settings))
+    assert store.ask(report)[4] == 1.0
+    key = key_of(store._prefix, report)
+    (index,) = (int(name[1:]) for name in admin.hkeys(key) if re.fullmatch(rb"c\d+", name))
+    old = {f"{kind}{index - ago}": int(kind == "c") for kind in "cfs" for ago in range(1, 1500)}
+    admin.hset(key, mapping=old)
+    for calls in (1501.0, 1502.0):
+        assert store.ask(report)[4] == calls
+    assert admin.hlen(key) > len(old)
+    assert admin.pttl(key) > 0
+    admin.close()
+
+
+# -- clusters ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_script_touches_its_one_key_and_no_other() -> None:
+    for script in map(bytes.decode, SCRIPTS.values()):
+        assert script.count("KEYS") == script.count("local key = KEYS[1]") == 1
+        calls = re.findall(r"redis\.call\('(\w+)'(?:, (\w+))?", script)
+        assert calls
+        assert {first for command, first in calls if command != "TIME"} == {"key"}
+
+
+def test_the_braces_of_a_key_alone_decide_on_its_slot() -> None:
+    key_slot: Any = importlib.import_module("redis.crc").key_slot
+    for name in ("x", "a b", "}{", "{}", "", "\r\n", "ü", "x" * 10_000):
+        key = key_of("p", Operation("limiter", "take", name, "s-" + "k" * 10, ()))
+        tag = key[key.index(b"{") + 1 : key.index(b"}")]
+        assert key_slot(key) == key_slot(tag)
+        assert tag.startswith(b"limiter:")
+
+
+def test_a_node_of_a_cluster_runs_every_operation(colour: Colour) -> None:
+    server = servers.start("--cluster-enabled", "yes", "--cluster-port", str(servers.free_port()))
+    if not server.faults:
+        server.close()
+        pytest.skip("fakeredis is no cluster")
+    admin: Any = server.client()
+    admin.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+    until(lambda: b"cluster_state:ok" in admin.execute_command("CLUSTER", "INFO"))
+    store = RedisStore(server.url, store_timeout=5.0, on_error="closed")
+    policies = (
+        RateLimiter(10, 60.0, name="x", store=store),
+        Bulkhead(10, name="x", store=store),
+        CircuitBreaker("x", store=store),
+    )
+    assert [colour.call(policy) for policy in policies] == ["done"] * 3
+    assert RetryBudget(name="x", store=store).withdraw()
+    store.close()
+    assert store.available
+    assert admin.dbsize() >= 2
+    admin.close()
+    server.close()
+
+
 # -- trouble -----------------------------------------------------------------------------------------------------------
 
 
@@ -302,8 +369,10 @@ def test_with_the_server_paused_nobody_waits_longer_than_the_store_timeout_and_i
             began = SYSTEM.now()
             colour.call(limiter)
             waits.append(SYSTEM.now() - began)
-        assert max(waits) < 0.3 + 10 * GRACE
+        assert max(waits) < 0.3 + 10 * GRACE  # with a machine that is busy elsewhere
         assert sum(wait > 0.25 for wait in waits) <= 4  # then its own breaker is open
+        # Whatever takes longer than it may does so each time; a busy machine spares one of the first three.
+        assert min(waits[:3]) < 0.3 + GRACE
         redis_server.resume()
         until(lambda: colour.call(limiter) and store.available)
     assert [type(event) for event in events] == [StoreUnavailable, StoreRecovered]
@@ -320,16 +389,50 @@ def test_a_server_that_is_killed_and_comes_back_is_used_again(colour: Colour, re
     assert store.available
 
 
-def test_a_server_that_was_restarted_between_two_calls_is_no_trouble(redis_server: Any) -> None:
+def test_a_server_that_was_restarted_between_two_calls_is_no_trouble(colour: Colour, redis_server: Any) -> None:
+    """The same as when it closes connections that were idle for long, or when something in between does."""
     store = RedisStore(redis_server.url, store_timeout=5.0)
-    store.ask(take())
-    redis_server.kill()
-    redis_server.start()
-    for connection in store._threads._idle:
-        connection.used -= 10.0
-    assert store.ask(take())[0] == 1.0
+    with recorded_events(StoreUnavailable) as events:
+        colour.ask(store, take())
+        redis_server.kill()
+        redis_server.start()
+        (link,) = age(store)
+        if colour.is_async:  # a loop that turns hears of it
+            until(lambda: colour.run(asyncio.sleep(0.0)) or link._reader.at_eof())
+        assert colour.ask(store, take())[0] == 1.0
+    assert events == []
+
+
+def test_what_a_server_says_unasked_answers_no_later_question(colour: Colour) -> None:
+    connections = itertools.count()
+
+    def answers_twice(connection: socket.socket) -> None:
+        number = next(connections)
+        while connection.recv(4096):
+            connection.sendall(b"$1\r\n%d\r\n" % number * 2)
+
+    bad = BadServer(answers_twice)
+    store = RedisStore(bad.url, store_timeout=5.0)
+    for number in range(3):
+        assert colour.ask(store, take()) == (float(number),)
+        age(store)
     assert store.available
-    store.close()
+    bad.close()
+
+
+def test_a_connection_that_cannot_be_looked_at_is_replaced(make: Callable[..., RedisStore]) -> None:
+    class Broken:
+        async def can_read(self) -> bool:
+            raise OSError
+
+    class Sound(Broken):
+        async def can_read(self) -> bool:
+            return False
+
+    async def main() -> list[bool]:
+        return [await _ended(Broken()), await _ended(Sound())]  # the second has no reader
+
+    assert asyncio.run(main()) == [True, True]
 
 
 def test_a_server_out_of_memory_is_trouble_that_passes(colour: Colour, redis_server: Any) -> None:
@@ -379,6 +482,15 @@ def test_leases_are_renewed_while_held_and_expire_when_their_holder_is_silent(re
     assert events == []
     held.close()
     other.close()
+
+
+def age(store: RedisStore) -> list[Any]:
+    """As if all idle connections had been so for a while; returns the library's part of them."""
+    idle = [*store._threads._idle, *(connection for lines in store._loops.values() for connection in lines._idle)]
+    assert idle
+    for connection in idle:
+        connection.used -= 10.0
+    return [connection.link for connection in idle]
 
 
 def taken(bulkhead: Bulkhead, fence: int) -> bool:

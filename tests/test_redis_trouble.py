@@ -168,7 +168,7 @@ def test_a_journey_cancelled_at_any_moment_leaves_no_connection_in_the_middle_of
             assert turns > 3
             assert store.available
             idle = store._lines_of(asyncio.get_running_loop())._idle
-            assert {id(link) for link in links if link.is_connected} == {id(link) for link in idle}
+            assert {id(link) for link in links if link.is_connected} == {id(connection.link) for connection in idle}
 
     asyncio.run(main())
 

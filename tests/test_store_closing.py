@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +17,8 @@ from resilience.store import Store
 from resilience.testing import ManualClock, run
 from tests.stores import RemoteStore
 from tests.test_store import COUNT
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 class Slow(Store):
@@ -141,3 +146,26 @@ def test_a_refusal_tells_how_long_the_circuit_stays_open_not_how_long_the_news_a
         with pytest.raises(CircuitOpenError) as caught:
             pair[0].call(lambda: 1)
         assert caught.value.retry_after is None
+
+
+ENDS_WITH_A_SLOT = """
+from resilience import Bulkhead, MemoryStore
+from resilience.store import Store
+
+class Far(Store):
+    memory = MemoryStore()
+
+    def _execute(self, operations):
+        return self.memory._execute(operations)
+
+guards = [Bulkhead(2, name="x", store=Far()).guard() for _ in range(2)]
+for guard in guards:
+    guard.__enter__()
+"""
+
+
+def test_a_program_that_ends_while_it_holds_a_slot_ends() -> None:
+    """The finaliser that gave the slot back started the courier, and waited for a thread that never ran."""
+    program = [sys.executable, "-c", ENDS_WITH_A_SLOT]
+    ended = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=30.0, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")

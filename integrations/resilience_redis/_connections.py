@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import inspect
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from ._scripts import DIGESTS, SCRIPTS
 _IDLE = 1.0  # seconds after which a connection is looked at before it is used
 _MOST_THREADS = 64  # connections of threads; more than that wait for one
 _MOST_KEPT = 4  # idle connections of a loop
-# Settings of a client that would make us wait, or that exist in one colour only.
+# Settings of a client that would make us wait, or whose value fits one colour only.
 _OVERRULED = (
     *("retry", "retry_on_error", "retry_on_timeout", "socket_timeout", "socket_connect_timeout", "parser_class"),
     *("health_check_interval", "decode_responses", "encoding_errors", "redis_connect_func", "client_name"),
@@ -70,6 +71,7 @@ class Factory:
         self._client = client  # what its connections refer to lives as long as it
         pool = client.connection_pool
         kind: type = pool.connection_class
+        self._kind = kind
         self._options: dict[str, Any] = dict(pool.connection_kwargs)
         # A connection of somebody's own descends from one of the library's.
         root = next((one.__module__ for one in kind.__mro__ if one.__name__ == "AbstractConnection"), kind.__module__)
@@ -107,6 +109,11 @@ class Factory:
 
     def _made(self, kind: type, retry: Any, timeout: float | None) -> Any:
         options = {name: value for name, value in self._options.items() if name not in _OVERRULED}
+        if not issubclass(kind, self._kind):  # the other colour: which settings both have differs between versions
+            taken = _settings_of(kind)
+            # What was asked of TLS is never left out silently: it is an error, as with a connection of that colour.
+            kept = {name for name, value in options.items() if name in taken or (name.startswith("ssl_") and value)}
+            options = {name: options[name] for name in kept}
         link = kind(**options, retry=retry, socket_timeout=timeout, socket_connect_timeout=timeout)
         # Introducing the library by name costs two more answers at every connecting.
         link.driver_info = link.lib_name = link.lib_version = None
@@ -124,6 +131,12 @@ def _of_colour(kind: type, module: Any) -> type | None:
         return None
     named = (getattr(module, one.__name__, None) for one in kind.__mro__)
     return next((one for one in named if isinstance(one, type) and issubclass(one, module.AbstractConnection)), None)
+
+
+def _settings_of(kind: type) -> frozenset[str]:
+    """The names of the settings that connections of this class take."""
+    makers: list[Any] = [vars(one)["__init__"] for one in kind.__mro__ if "__init__" in vars(one)]
+    return frozenset(name for maker in makers for name in inspect.signature(maker).parameters)
 
 
 class Limits:
@@ -303,17 +316,21 @@ def _stale(link: Any) -> bool:
 class LoopLines:
     """The connections of one event loop."""
 
-    def __init__(self, factory: Factory, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, factory: Factory, clock: Clock, loop: asyncio.AbstractEventLoop) -> None:
         self._factory = factory
-        self._idle: deque[Any] = deque()
+        self._clock = clock
+        self._idle: deque[Connection] = deque()
         self.loop = loop
 
     async def exchange(self, commands: Sequence[bytes]) -> list[Any]:
         """The raw replies, with response errors among them. It is cancelled when it takes too long."""
-        fresh = not self._idle
-        link = self._factory.for_tasks() if fresh else self._idle.pop()
+        connection = self._idle.pop() if self._idle else Connection(self._factory.for_tasks(), 0.0)
+        link = connection.link
         try:
-            if fresh:
+            if not link.is_connected:
+                await link.connect()
+            elif self._clock.now() - connection.used >= _IDLE and await _ended(link):
+                await link.disconnect(nowait=True)
                 await link.connect()
             await link.send_packed_command([b"".join(commands)], check_health=False)
             replies = [await self._read(link) for _ in commands]
@@ -321,17 +338,27 @@ class LoopLines:
             await link.disconnect(nowait=True)
             raise
         if len(self._idle) < _MOST_KEPT:
-            self._idle.append(link)
+            connection.used = self._clock.now()
+            self._idle.append(connection)
         else:
             await link.disconnect(nowait=True)
         return replies
 
     async def close(self) -> None:
         while self._idle:
-            await self._idle.pop().disconnect()
+            await self._idle.pop().link.disconnect()
 
     async def _read(self, link: Any) -> Any:
         try:
             return await link.read_response(disable_decoding=True)
         except self._factory.response_error as error:
             return error
+
+
+async def _ended(link: Any) -> bool:
+    """The same as `_stale` for tasks. `_reader` is the library's own: without it, every look says yes."""
+    try:
+        look = getattr(link, "can_read", None) or link.can_read_destructive  # as it was called before redis 8
+        return bool(await look() or link._reader.at_eof() or link._reader._buffer)  # some versions look at one only
+    except Exception:  # noqa: BLE001 - in whatever way it is broken
+        return True

@@ -20,14 +20,18 @@ from ._connections import Factory, LoopLines, ThreadLines, packed, understood
 class RedisStore(Store):
     """Shares state between processes and hosts through a Redis (6 or later) or Valkey server.
 
-    `server` is a URL (`redis://user:password@host:6379/0`, `rediss://` for TLS, `unix://`) or a client, plain or
-    asyncio, whose connection settings are used; its time limits and retries are not. Each operation is one script on
-    one key, with the server's time. Keys are `prefix:{machine:policy:key}`, of safe characters, and expire when they
-    are as good as new; only a circuit that was isolated by hand stays until it is reset.
+    `server` is a URL (`redis://user:password@host:6379/0`, `rediss://` for TLS, `unix://`) or a client of redis-py (5
+    or later) or valkey-py, plain or asyncio, whose connection settings are used; its time limits and retries are not.
+    Each operation is one script on one key, with the server's time. Keys are `prefix:{machine:policy:key}`, of safe
+    characters, and expire when they are as good as new; only a circuit that was isolated by hand stays until it is
+    reset. Of a cluster, any server or proxy will do that has all keys. A user of its own needs no more than
+    `ACL SETUSER app on >secret ~resilience:* +eval +evalsha +time +get +set +del +hgetall +hset +hdel +hincrby
+    +pexpire`.
 
-    No call waits for it longer than `store_timeout` seconds; `on_error`, `lease_time` and `local_share` are those of
-    `Store`. Close it with `close()`, and with `await aclose()` in each event loop that has used it: then what its
-    calls have given back or found out is told before the process ends.
+    No policy holds a call up for longer than `store_timeout` seconds (several may, one after the other, until three
+    failures have closed the way to the store); `on_error`, `lease_time` and `local_share` are those of `Store`. Close
+    it with `close()`, and with `await aclose()` in each event loop that has used it: then what its calls have given
+    back or found out is told before the process ends.
     """
 
     def __init__(
@@ -51,8 +55,8 @@ class RedisStore(Store):
             server = redis.Redis(connection_pool=pool)
         elif isinstance(server, type) or not hasattr(getattr(server, "connection_pool", None), "connection_kwargs"):
             raise TypeError(
-                f"server must be a URL or a Redis client with a connection pool, not {type(server).__name__};"
-                " of a cluster, name the node or proxy to use"
+                f"server must be a URL or a Redis client with a connection pool, not {type(server).__name__}; the"
+                " client of a cluster is none: name a server, or a proxy before the cluster, that has all keys"
             )
         super().__init__(
             store_timeout=store_timeout,
@@ -105,7 +109,7 @@ class RedisStore(Store):
             for number, old in list(self._loops.items()):
                 if old.loop.is_closed():
                     self._loops.pop(number, None)
-            lines = self._loops[id(loop)] = LoopLines(self._factory, loop)
+            lines = self._loops[id(loop)] = LoopLines(self._factory, self.clock, loop)
         return lines
 
     def _forked(self) -> None:

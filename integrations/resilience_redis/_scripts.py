@@ -282,9 +282,14 @@ end
 local function save()
   redis.call('DEL', key)
   local values = {}
+  local function write()
+    if #values > 0 then redis.call('HSET', key, unpack(values)) end
+    values = {}
+  end
   local function put(name, value)
     values[#values + 1] = name
     values[#values + 1] = string.format('%.17g', value)
+    if #values >= 1000 then write() end -- unpack() takes no more than 8000, and a window may have many buckets
   end
   for name, value in pairs(state) do put(name, value) end
   for index, bucket in pairs(buckets) do
@@ -295,7 +300,7 @@ local function save()
   end
   for lease, expiry in pairs(leases) do put('l' .. string.format('%.0f', lease), expiry) end
   put('expires', expires or state.expires or now)
-  redis.call('HSET', key, unpack(values))
+  write()
   local rest = (expires or state.expires or now) - now
   if rest < math.huge then redis.call('PEXPIRE', key, milliseconds(math.max(rest, 0))) end
 end

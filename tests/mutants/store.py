@@ -5,6 +5,7 @@ from __future__ import annotations
 from . import Mutant
 
 STORE = ("tests/test_store.py", "tests/test_store_closing.py")
+REDIS = ("tests/test_redis_store.py",)
 CLIENTS = ("tests/test_redis_clients.py",)
 TROUBLE = ("tests/test_redis_trouble.py",)
 RACES = ("tests/test_store_races.py",)
@@ -57,6 +58,7 @@ MUTANTS = [
     mutant("who waits for a batch is never served", "_courier", "        self.leave(batch)\n        self._start()", "        self.leave(batch)", STORE),
     mutant("reports end with their loop", "_courier", "            self._hand_over()", "            pass", STORE),
     mutant("the outbox of a loop has no bound", "_courier", "        elif len(batch.entries) >= MOST_REPORTS and", "        elif False and", STORE),
+    mutant("the courier starts when the interpreter ends", "_courier", "if sys.is_finalizing() or not", "if not", STORE),
     mutant("the outbox of the thread has no bound", "_courier", "if self._outbox.qsize() >= MOST_REPORTS:", "if False:", STORE),
     mutant("a failed journey loses nothing", "_courier", "        replies = [error] * len(sent)", "        return", STORE),
     mutant("the thread renews nothing", "_courier", "[*reports, *store.due_renewals()]", "reports", STORE),
@@ -84,6 +86,11 @@ MUTANTS = [
     mutant("closing does not wait for the loop", "store", "            await line.flush()\n", "", STORE),
     mutant("a thread waits for itself", "_courier", "thread is threading.current_thread() or", "", STORE),
     # the connections
+    remote("closed connections of tasks are used", "_connections", "await _ended(link):", "False:", REDIS),
+    remote("closed connections look sound", "_connections", "return bool(await look() or", "return False and bool(", REDIS),
+    remote("settings of one colour are given to the other", "_connections", "if not issubclass(kind, self._kind):", "if False:", CLIENTS),
+    remote("demands of TLS are dropped", "_connections", ' or (name.startswith("ssl_") and value)', "", CLIENTS),
+    remote("a circuit is written in one command", "_scripts", "if #values >= 1000 then write() end", "", REDIS),
     remote("a dribbling server holds a thread", "_connections", "            self._socket.settimeout(self._limits.left())", "            pass", TROUBLE),
     remote("each write has all the time", "_connections", "        while rest:\n            self._limit()", "        while rest:", CLIENTS),
     remote("lost scripts have the time again", "_redis_store", "self._threads.exchange(again, end)", "self._threads.exchange(again, self._threads.end())", TROUBLE),
