@@ -1,8 +1,9 @@
 """How operations travel to a store: together, in the background, and never for longer than the store may take.
 
-Tasks that decide in the same turn of an event loop share one *batch*, which has a task of its own: cancelling a caller
-takes nothing away from the others, and what the store then grants to somebody who is gone is undone. Reports wait in
-a bounded outbox; they travel with the loop's next batch, or with one daemon thread where no loop runs.
+Tasks that decide in the same turn of an event loop share a *batch*, or a few if they are many. It has a task of its
+own: cancelling a caller takes nothing away from the others, and what the store then grants to somebody who is gone is
+undone. Reports wait in a bounded outbox; they travel with the loop's next batch, or with one daemon thread where no
+loop runs.
 
 ::
 
@@ -27,6 +28,7 @@ from .clock import Clock, TimerHandle
 MOST_REPORTS = 10_000  # waiting in an outbox; beyond that they are dropped
 BATCH = "resilience store"  # the name of its task
 _MOST_BATCHES = 4  # under way in one loop; whoever comes then travels with the next
+_ENOUGH = 50  # operations in a batch; others have one of their own, so that the store works while that is made ready
 _MOST_TOGETHER = 500  # operations in one journey of the thread
 
 Undo = Callable[[Reply], object]
@@ -225,7 +227,7 @@ class Line:
     def add(self, entry: Entry | Report) -> bool:
         """Let it travel with the batch that leaves next; False if too much waits already."""
         batch = self._gathering
-        if batch is None:
+        if batch is None or (len(batch.entries) >= _ENOUGH and len(self._under_way) < _MOST_BATCHES):
             batch = self._gathering = Batch(self)
             self._start()
         elif len(batch.entries) >= MOST_REPORTS and not isinstance(entry, Entry):

@@ -318,14 +318,21 @@ def test_a_task_waits_for_the_store_timeout_and_no_longer(clock: ManualClock) ->
     assert not store.available
 
 
-def test_what_a_loop_asks_in_one_turn_travels_together(clock: ManualClock) -> None:
+@pytest.mark.parametrize(
+    "asked, batches", [(50, [50]), (51, [50, 1]), (100, [50, 50]), (1000, [50, 50, 50, 850])], ids=str
+)
+def test_what_a_loop_asks_in_one_turn_travels_together_or_in_a_few_batches(
+    clock: ManualClock, asked: int, batches: list[int]
+) -> None:
+    """Of several, the store works on one while the next is made ready."""
     store = RemoteStore(clock)
 
     async def main() -> None:
-        await asyncio.gather(*(store.aask(COUNT) for _ in range(100)))
+        for _ in range(2):  # and the next turn is like the first
+            await asyncio.gather(*(store.aask(COUNT) for _ in range(asked)))
 
     run(main(), clock)
-    assert [len(batch) for batch in store.batches] == [100]
+    assert [len(batch) for batch in store.batches] == batches * 2
 
 
 def test_a_crowd_is_served_by_a_few_batches_at_a_time_and_none_of_it_waits_too_long(clock: ManualClock) -> None:
@@ -533,7 +540,7 @@ def test_the_outbox_is_bounded(clock: ManualClock) -> None:
     assert note.fate == ["lost"]
 
     async def main() -> None:
-        for _ in range(MOST_REPORTS):
+        for _ in range(150 + MOST_REPORTS):  # those of three batches are on their way
             store.tell(Note(None))
         store.tell(note)
         await store.aask(COUNT)  # a question always has room
