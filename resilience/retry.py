@@ -90,7 +90,7 @@ class Retry(Policy):
 
     The last exception is raised as it is, with a note for each attempt; an unwanted result is returned after the last
     attempt. Cancellation and other bare `BaseException`s are never retried. An ExceptionGroup is retried only if all
-    its leaves would be; a generator only before its first item.
+    its leaves would be; a generator only before its first item, and `retry_if` is not asked about it.
     """
 
     _machine: _Tally

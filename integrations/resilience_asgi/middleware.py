@@ -40,7 +40,9 @@ class ResilienceMiddleware:
     `timeout` (seconds) ends when the response starts; `body_timeout` begins then, and aborts the connection. A client
     that sends `X-Request-Timeout-Ms` or `grpc-timeout` can shorten the first. What is cut off counts as a failure of
     what it waited for, so where strangers are the clients and circuit breakers are inside, say
-    `incoming_deadline=False`. It is none if that was the client, which did not send the body or read the response.
+    `incoming_deadline=False`. It is none if that was the client, which did not send the body or read the response. But
+    what a client takes to do so is a part of the request: where clients are slow, so are calls for the
+    `slow_call_duration` of a breaker among the layers.
 
     Once a request has lasted `watch_after` seconds, it is cancelled when its client disconnects; None lets it run to
     its end.
