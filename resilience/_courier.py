@@ -127,7 +127,8 @@ class Batch:
         self.timer: TimerHandle = sender.clock.call_later(line.loop, sender.store_timeout, self._expire)
 
     def start(self) -> None:
-        self.task = self._line.loop.create_task(self._run(), name=BATCH)
+        # Not by the loop's task factory: an eager one would send it off before anybody is in it.
+        self.task = asyncio.Task(self._run(), loop=self._line.loop, name=BATCH)
         self.task.add_done_callback(self._over)
 
     def expired(self) -> bool:

@@ -9,8 +9,18 @@ from typing import Any
 
 import pytest
 
-from resilience import Bulkhead, CallTimeoutError, CircuitBreaker, Pipeline, Timeout, correlated, correlation_id
+from resilience import (
+    Bulkhead,
+    CallTimeoutError,
+    CircuitBreaker,
+    Pipeline,
+    RateLimiter,
+    Timeout,
+    correlated,
+    correlation_id,
+)
 from resilience.testing import ManualClock, run
+from tests.stores import RemoteStore
 
 pytestmark = pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
 
@@ -97,3 +107,15 @@ def test_cancelling_an_eager_task_is_no_failure_of_the_dependency(clock: ManualC
 
     eagerly(main, clock)
     assert breaker.statistics().calls == 0
+
+
+def test_what_several_tasks_ask_a_store_travels_together(clock: ManualClock) -> None:
+    """The task that takes the questions to the store began, and ended, before the first one was among them."""
+    store = RemoteStore(clock)
+    limiter = RateLimiter(100, name="x", store=store)
+
+    async def main() -> list[float]:
+        return await asyncio.gather(*(asyncio.create_task(limiter(napping)(0.5)) for _ in range(10)))
+
+    assert eagerly(main, clock) == [0.5] * 10
+    assert [len(batch) for batch in store.batches] == [10]
