@@ -95,23 +95,11 @@ class CorrelationMiddleware:
         if traced and trace is None:
             trace = begin_trace(identity)
         echo = (wanted, given or identity.encode("ascii"))
-        started = False
+        started: list[None] = []  # not empty once the response has begun
 
         def echoing(message: Message) -> Awaitable[None]:
             # Not a coroutine function: nothing is left to do here once the server has the message.
-            nonlocal started
-            if message["type"] in _STARTS:
-                started = True
-                name = echo[0]
-                length = len(name)
-                headers = [*message.get("headers", ())]
-                for other, _ in headers:
-                    if len(other) == length and other.lower() == name:
-                        break
-                else:
-                    headers.append(echo)
-                    message = {**message, "headers": headers}
-            return send(message)
+            return _start(message, send, echo, started) if message["type"] in _STARTS else send(message)
 
         token = _current.set(identity)
         logged = self._structlog.set(identity)
@@ -131,6 +119,21 @@ class CorrelationMiddleware:
                 _current.reset(token)
             except ValueError:  # a finaliser runs this, and that context is gone
                 pass
+
+
+async def _start(message: Message, send: Send, echo: tuple[bytes, bytes], started: list[None]) -> None:
+    """Send the start of a response with the id, if it has none of its own."""
+    started.append(None)
+    name = echo[0]
+    length = len(name)
+    headers = [*message.get("headers", ())]
+    for other, _ in headers:
+        if len(other) == length and other.lower() == name:
+            break
+    else:
+        headers.append(echo)
+        message = {**message, "headers": headers}
+    await send(message)
 
 
 def field_name(parameter: str, name: object) -> bytes:

@@ -24,7 +24,7 @@ from resilience import Policy
 from resilience._layer import require_asyncio
 from resilience._machine import ABANDONED, FAILURE, SUCCESS
 from resilience._timers import Slot, Timers, current_task, grain_of
-from resilience.deadline import Deadline, ambient
+from resilience.deadline import Deadline, ambient, cancelled_by_deadline
 from resilience.exceptions import CallTimeoutError
 
 from .deadlines import DEADLINES, incoming_timeout
@@ -48,25 +48,9 @@ class Exchange:
     """
 
     __slots__ = (
-        "_before",
-        "_complete",
-        "_deadline",
-        "_gone",
-        "_headers",
-        "_held",
-        "_inbox",
-        "_plan",
-        "_receive",
-        "_scope",
-        "_send",
-        "_slot",
-        "_status",
-        "_task",
-        "_token",
-        "_trailers",
-        "_undeliverable",
-        "_watched_in",
-        "when",
+        *("_before", "_closed", "_complete", "_deadline", "_gone", "_headers", "_held"),
+        *("_inbox", "_plan", "_receive", "_scope", "_send", "_slot", "_status"),
+        *("_task", "_token", "_trailers", "_undeliverable", "_watched_in", "when"),
     )
 
     def __init__(self, plan: Plan, scope: Scope, receive: Receive, send: Send) -> None:
@@ -85,6 +69,7 @@ class Exchange:
         self._status = 0  # 0: no response yet
         self._headers: RawHeaders = ()
         self._trailers = False
+        self._closed = False  # whether a WebSocket was closed by the application
         self._complete = False  # whether the response was sent to its end
         self._undeliverable = False  # whether the server's `send` raised, or waits
         self._gone = False  # whether the task was cancelled because the client has gone
@@ -148,7 +133,8 @@ class Exchange:
         if plan.body_seconds is None or task is None or self._scope["type"] != "http":
             deadline.lift()
             return
-        deadline.lifted, deadline.task, deadline.timeout = False, task, plan.body_seconds
+        deadline.lifted = deadline.postponed = False
+        deadline.task, deadline.timeout = task, plan.body_seconds
         deadline.policy, deadline.when = plan.timeout.name, plan.clock.now() + plan.body_seconds
         self._slot = plan.timers(task.get_loop()).add(deadline, grain_of(plan.body_seconds))
 
@@ -199,14 +185,18 @@ class Exchange:
         answered = self._complete or (error is None and self._status != 0 and self._scope["type"] == "websocket")
         if not answered and (self._undeliverable or self._lost(error)):
             policy.settle(permit, ABANDONED)  # that the client has gone says nothing about anybody else
-        elif answered and self._status >= 400 and self._scope.get(REFUSED) == self._status:
-            policy.settle(permit, ABANDONED)  # a rejection that was rendered further inside
+        elif answered and REFUSED in self._scope and self._refused_inside():
+            policy.settle(permit, ABANDONED)
         elif error is not None:
             policy._fail(permit, error)
         elif policy._judges_results:
             policy._finish(permit, ResponseOutcome(self._status if answered else 500, self._headers))
         else:
             policy.settle(permit, SUCCESS if answered and self._status < 500 else FAILURE)
+
+    def _refused_inside(self) -> bool:
+        """Whether the answer is a rejection that was rendered further inside. WebSockets may have no status for it."""
+        return self._closed or (self._status >= 400 and self._scope[REFUSED] == self._status)
 
     def _lost(self, error: BaseException | None) -> bool:
         """Whether there is no answer because of the client: it has gone, which errors are due to once the application
@@ -232,34 +222,44 @@ class Exchange:
     def send(self, message: Message) -> Awaitable[None]:
         """The application's `send`. Not a coroutine function: often nothing is left to do after the server's."""
         kind = message["type"]
-        if kind == "http.response.start":
-            last = False
-            if not self._status:
-                message = self._started(message)
-        elif kind == "http.response.body":
+        if kind == "http.response.start" or kind.startswith("websocket."):
+            return self._send_telling(kind, message)
+        if kind == "http.response.body":
             last = not message.get("more_body") and not self._trailers
-        elif kind.startswith("websocket."):
-            last = self._websocket(kind, message)
         else:
             last = self._is_last(kind, message)
         if last:
             return self._send_last(message)
         return self._send_noting(message) if self._plan.judged else self._send(message)
 
+    async def _send_telling(self, kind: str, message: Message) -> None:
+        """Send a message that changes what holds for the request: not before it is sent, which it may never be."""
+        if kind != "http.response.start":
+            if self._websocket(kind, message):
+                await self._send_last(message)
+                return
+        elif not self._status:
+            message = self._started(message)
+        await self._send_noting(message)
+
     async def _send_noting(self, message: Message) -> None:
         try:
             await self._send(message)
-        except (OSError, CancelledError):
-            # How servers say that it has gone; and who is cancelled here waits for a client that does not read.
-            self._undeliverable = True
+        except (OSError, CancelledError) as error:
+            self._note_undeliverable(error)
             raise
+
+    def _note_undeliverable(self, error: BaseException) -> None:
+        """How servers say that the client has gone; and if the time is up here, it does not read."""
+        if isinstance(error, OSError) or cancelled_by_deadline():
+            self._undeliverable = True
 
     async def _send_last(self, message: Message) -> None:
         self._look_away()
         try:
             await self._send(message)
-        except (OSError, CancelledError):
-            self._undeliverable = True
+        except (OSError, CancelledError) as error:
+            self._note_undeliverable(error)
             raise
         self._complete = True
         if self._deadline is not None and not self._deadline.lifted:
@@ -286,7 +286,11 @@ class Exchange:
         if kind in ("websocket.accept", "websocket.close", "websocket.http.response.start"):
             if not self._status and self._deadline is not None:
                 self._disarm(self._deadline)
-            self._status = message.get("status", _ACCEPTED if kind == "websocket.accept" else _CLOSED)
+            if kind == "websocket.close":
+                self._closed = True
+                self._status = self._status or _CLOSED
+            else:
+                self._status = message.get("status", _ACCEPTED)
         return kind == "websocket.http.response.body" and not message.get("more_body")
 
     def _is_last(self, kind: str, message: Message) -> bool:
@@ -329,7 +333,7 @@ class Exchange:
                 if self._status:
                     raise
                 return self._response_to(timed_out)
-        return None if self._status not in (0, _ACCEPTED) else self._response_to(error)
+        return None if self._closed or self._status not in (0, _ACCEPTED) else self._response_to(error)
 
     def _unwound(self, error: BaseException | None) -> bool:
         """Take back the cancellations that we caused; whether `error` is due to them and to nobody else."""

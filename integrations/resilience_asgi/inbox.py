@@ -17,6 +17,8 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from resilience.deadline import cancelled_by_deadline
+
 from .protocol import Message, Receive
 
 DISCONNECTS = frozenset({"http.disconnect", "websocket.disconnect"})
@@ -29,7 +31,7 @@ class Inbox:
     gone = False  # whether anybody has seen the client disconnect
     told = False  # whether the application has: what it raises after that is due to the client
     _on_gone: Callable[[], object] | None = None  # while the request is watched
-    starved = False  # whether the application was cancelled while it waited for a body that the client had not sent
+    starved = False  # whether the time was up while the application waited for a body that the client had not sent
     _owing = True  # whether a part of the body is still to come
     _inside = 0  # calls of the application that are in `receive()`
     _ahead: deque[Message] | None = None  # what the watcher got; made with the first watcher
@@ -58,7 +60,7 @@ class Inbox:
             finally:
                 self._inside -= 1
         except asyncio.CancelledError:  # it asked with a time limit, say, and nobody knows whether it will again
-            self.starved = self._owing
+            self.starved = self._owing and cancelled_by_deadline()
             self._watch()
             raise
         self._note(message)

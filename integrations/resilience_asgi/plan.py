@@ -114,7 +114,7 @@ def _guarding(name: str, layer: object) -> Policy:
         raise TypeError(f"{name} must not hold {layer!r}: use timeout=, which ends when the response starts")
     if layer is correlated:
         raise TypeError(f"{name} must not hold correlated: put CorrelationMiddleware around the application")
-    if not isinstance(layer, Policy) or (type(layer).admit is Policy.admit and not isinstance(layer, Keyed)):
+    if not isinstance(layer, Policy) or (type(layer).admit is Policy.admit and type(layer) is not Keyed):
         raise TypeError(f"{name} must hold policies that admit and settle calls, not {_arguments.shown(layer)}")
     return layer
 

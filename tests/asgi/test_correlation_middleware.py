@@ -134,6 +134,19 @@ def test_a_500_that_no_layer_answered_carries_the_id_and_the_error_goes_on(
     assert "x-request-id" in connection.headers
 
 
+def test_an_error_before_a_start_was_sent_is_answered(clock: ManualClock) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(respond(send))
+            raise ValueError("app")
+
+    connection = Connection(CorrelationMiddleware(app))
+    with pytest.raises(ExceptionGroup):
+        run(connection.serve(), clock)
+    assert connection.status == 500
+    assert "x-request-id" in connection.headers
+
+
 def test_an_error_after_the_start_is_not_answered_again(clock: ManualClock) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await respond(send)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from resilience_asgi.protocol import Message, Receive, Scope, Send
 
 from resilience import (
     Bulkhead,
+    BulkheadFullError,
     CallTimeoutError,
     CircuitBreaker,
     Timeout,
@@ -259,3 +261,39 @@ def test_the_middleware_needs_a_task_of_asyncio(clock: ManualClock) -> None:
         assert "inside a task" in str(failed[0])
 
     run(main(), clock)
+
+
+# -- a start that was never sent ---------------------------------------------------------------------------------------
+
+
+async def cancelled_by_a_sibling(send: Send) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(send(START))  # type: ignore[arg-type]
+        raise BulkheadFullError("db")
+
+
+async def given_up_at_once(send: Send) -> None:
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(send(START), 0.0)
+    await asyncio.sleep(60.0)
+
+
+@pytest.mark.parametrize("begin,status", [(cancelled_by_a_sibling, 503), (given_up_at_once, 504)])
+def test_a_response_whose_start_was_never_sent_has_not_started(
+    clock: ManualClock, begin: Callable[[Send], Any], status: int
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await begin(send)
+
+    assert served(ResilienceMiddleware(app, timeout=2.0), clock).status == status
+
+
+def test_a_timeout_that_was_held_back_until_the_response_started_does_not_end_its_body(clock: ManualClock) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        with deadline.shield():
+            await asyncio.sleep(3.0)
+            await send(START)
+        await asyncio.sleep(1.0)
+        await send(END)
+
+    assert served(ResilienceMiddleware(app, timeout=2.0, body_timeout=5.0), clock).complete

@@ -199,7 +199,9 @@ def test_a_signal_drains_a_server_before_it_stops(name: str) -> None:
         assert httpx.get(f"{server.url}/healthz", timeout=PATIENCE).status_code == 200
         assert _whole(stream).endswith(b"0\r\n\r\n")  # the stream has ended, it was not cut off
         assert _whole(slow).endswith(b"late")
-        assert server.process.wait(PATIENCE) in (0, -signal.SIGTERM)
+        ended = server.process.wait(PATIENCE)
+    # Threads of granian's own may abort the interpreter when that has ended already.
+    assert ended in (0, -signal.SIGTERM, *([-signal.SIGABRT] if name == "granian" else []))
 
 
 def _whole(connection: socket.socket) -> bytes:

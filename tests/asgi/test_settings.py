@@ -9,7 +9,7 @@ import pytest
 from resilience_asgi import GracefulShutdown, HealthEndpoints, ResilienceMiddleware, Rule, dependency
 from resilience_asgi.paths import matcher, path_inside, pattern
 
-from resilience import Bulkhead, Pipeline, Policy, RateLimiter, Retry, Timeout, correlated
+from resilience import Bulkhead, Keyed, Pipeline, Policy, RateLimiter, Retry, Timeout, correlated
 from resilience.testing import ManualClock
 
 from .wire import answering, served
@@ -47,6 +47,7 @@ def test_a_timeout_of_nothing_is_a_mistake_but_watching_at_once_is_not(name: str
         ("bulkhead", "policies that admit and settle"),
         (None, "policies that admit and settle"),
         (Policy("bare", None, ()), "policies that admit and settle"),
+        (type("Own", (Keyed,), {})(lambda key: Bulkhead(1), key=str), "policies that admit and settle"),
     ],
 )
 def test_what_cannot_guard_a_request_is_refused_with_what_to_do_instead(layer: Any, words: str) -> None:

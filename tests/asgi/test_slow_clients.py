@@ -130,3 +130,51 @@ def test_the_end_of_a_download_that_nobody_reads_is_no_failure(clock: ManualCloc
 
     connection, failed = failures(Deaf, app, clock, body_timeout=2.0)
     assert (connection.status, failed) == (200, 0)
+
+
+def test_an_application_that_looked_for_the_body_in_vain_before_it_got_stuck_has_taken_too_long(
+    clock: ManualClock,
+) -> None:
+    """A look at `request.is_disconnected()` is cancelled at once, and says nothing about what ends the request."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.25):
+                while True:
+                    await receive()
+        await asyncio.sleep(60.0)
+
+    connection, failed = failures(Stalling, app, clock, timeout=2.0)
+    assert (connection.status, failed) == (504, 1)
+
+
+async def fails_beside_its_writer(send: Send) -> None:
+    async def fail() -> None:
+        await asyncio.sleep(0.5)
+        raise ValueError("app")
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(fail())
+        await send(PART)
+
+
+async def fails_after_giving_up_a_part(send: Send) -> None:
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await send(PART)
+    raise ValueError("app")
+
+
+@pytest.mark.parametrize("fail", [fails_beside_its_writer, fails_after_giving_up_a_part])
+def test_an_application_that_fails_while_a_part_is_not_read_has_failed(
+    clock: ManualClock, fail: Callable[[Send], Any]
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(START)
+        await fail(send)
+
+    breaker = CircuitBreaker("app")
+    connection = Stalling(ResilienceMiddleware(app, layers=[breaker], body_timeout=60.0))
+    with pytest.raises((ValueError, ExceptionGroup)):
+        run(connection.serve(), clock)
+    assert (breaker.statistics().calls, breaker.statistics().failures) == (1, 1)

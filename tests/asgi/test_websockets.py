@@ -151,3 +151,37 @@ def test_a_websocket_that_is_left_without_an_answer_is_a_failure_unless_its_clie
     run(connection.serve(), clock)
     assert (plain.statistics().calls, plain.statistics().failures) == ((0, 0) if gone else (1, 1))
     assert seen == ([] if gone else [500])
+
+
+def test_a_websocket_that_was_accepted_and_closed_is_no_refused_one(clock: ManualClock) -> None:
+    seen: list[Any] = []
+
+    def failed(outcome: Any) -> bool:
+        seen.append(outcome.status)
+        return False
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/accepted":
+            await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close"})
+
+    guarded = ResilienceMiddleware(app, layers=[CircuitBreaker(failure_if=failed)])
+    served(guarded, clock, kind="websocket", path="/accepted")
+    served(guarded, clock, kind="websocket", path="/refused")
+    assert seen == [101, 403]
+
+
+@pytest.mark.parametrize("extensions", [[], [DENIAL]])
+@pytest.mark.parametrize("accepted", [False, True])
+def test_a_rejection_inside_is_neither_a_success_nor_a_failure_outside(
+    clock: ManualClock, accepted: bool, extensions: Any
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if accepted:
+            await send({"type": "websocket.accept"})
+        raise BulkheadFullError("db")
+
+    breaker = CircuitBreaker("app")
+    guarded = ResilienceMiddleware(ResilienceMiddleware(app), layers=[breaker])
+    served(guarded, clock, kind="websocket", extensions=extensions)
+    assert breaker.statistics().calls == 0

@@ -172,7 +172,12 @@ MUTANTS = [
     ),
     correlation("a WebSocket has no id", '"websocket.accept", ', ""),
     correlation("a denied WebSocket has no id", ', "websocket.http.response.start"', ""),
-    correlation("an id stands twice", "                        break\n", "                        pass\n"),
+    correlation("an id stands twice", "            break\n    else:\n", "            pass\n    else:\n"),
+    correlation(
+        "what was never sent has started",
+        "return _start(message, send, echo, started) if",
+        "started.append(None)\n            return _start(message, send, echo, started) if",
+    ),
     correlation("an id in capitals is not seen", "other.lower() == name", "other == name"),
     correlation(
         "the headers of the application are changed",

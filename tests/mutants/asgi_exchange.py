@@ -86,19 +86,25 @@ MUTANTS = [
     ),
     exchange(
         "the body deadline cancels nobody",
-        "deadline.task, deadline.timeout = False, task,",
-        "deadline.task, deadline.timeout = False, None,",
+        "deadline.task, deadline.timeout = task, plan",
+        "deadline.task, deadline.timeout = None, plan",
         MACHINE,
     ),
     exchange(
         "the body deadline is lifted",
-        "deadline.lifted, deadline.task, deadline.timeout = False,",
-        "deadline.lifted, deadline.task, deadline.timeout = True,",
+        "        deadline.lifted = deadline.postponed = False\n",
+        "        deadline.postponed = False\n",
     ),
     exchange(
         "the body deadline has the length of the other",
-        "= False, task, plan.body_seconds",
-        "= False, task, deadline.timeout",
+        "= task, plan.body_seconds",
+        "= task, deadline.timeout",
+        DEADLINES,
+    ),
+    exchange(
+        "the body deadline inherits what was held back",
+        "deadline.lifted = deadline.postponed = False",
+        "deadline.lifted = False",
         DEADLINES,
     ),
     exchange(
@@ -220,8 +226,8 @@ MUTANTS = [
     ),
     exchange(
         "permits come back with the first part",
-        'last = not message.get("more_body") and not self._trailers\n        elif kind.startswith',
-        "last = True\n        elif kind.startswith",
+        'last = not message.get("more_body") and not self._trailers\n        else:',
+        "last = True\n        else:",
         MACHINE,
     ),
     exchange(
@@ -276,20 +282,20 @@ MUTANTS = [
     # messages
     exchange(
         "a second start starts again",
-        "            if not self._status:\n                message = self._started",
-        "            if True:\n                message = self._started",
+        "        elif not self._status:\n            message = self._started",
+        "        else:\n            message = self._started",
         PERMITS,
     ),
     exchange(
         "an error of the server is the client's",
-        "except (OSError, CancelledError):\n            #",
-        "except Exception:\n            #",
+        "except (OSError, CancelledError) as error:\n            self._note_undeliverable(error)\n            raise\n\n",
+        "except Exception as error:\n            self._undeliverable = True\n            raise\n\n",
         PERMITS,
     ),
     exchange(
         "an error of the server at the end is the client's",
-        "except (OSError, CancelledError):\n            self._und",
-        "except Exception:\n            self._und",
+        "except (OSError, CancelledError) as error:\n            self._note_undeliverable(error)\n            raise\n        self._complete",
+        "except Exception as error:\n            self._undeliverable = True\n            raise\n        self._complete",
         PERMITS,
     ),
     exchange("a broken connection is not noted", "self._send_noting(message) if self._plan.judged else ", "", PERMITS),
@@ -315,17 +321,20 @@ MUTANTS = [
     ),
     exchange(
         "accepting does not disarm",
-        "                self._disarm(self._deadline)\n            self._status",
-        "                pass\n            self._status",
+        "                self._disarm(self._deadline)\n            if kind",
+        "                pass\n            if kind",
         SOCKETS,
     ),
     exchange(
-        "an accepted WebSocket looks closed", '_ACCEPTED if kind == "websocket.accept" else _CLOSED', "_CLOSED", SOCKETS
+        "an accepted WebSocket looks closed",
+        "self._status = self._status or _CLOSED",
+        "self._status = _CLOSED",
+        SOCKETS,
     ),
     exchange(
         "a closed WebSocket looks accepted",
-        '_ACCEPTED if kind == "websocket.accept" else _CLOSED',
-        "_ACCEPTED",
+        "self._status = self._status or _CLOSED",
+        "self._status = self._status or _ACCEPTED",
         SOCKETS,
     ),
     exchange(
@@ -363,8 +372,12 @@ MUTANTS = [
     exchange("an abort is answered", "                if self._status:\n                    raise\n", "", MACHINE),
     exchange(
         "a rejection after the start is answered",
-        "return None if self._status not in (0, _ACCEPTED) else self",
+        "return None if self._closed or self._status not in (0, _ACCEPTED) else self",
         "return self",
+    ),
+    exchange("a rejection after the close is answered", "None if self._closed or self", "None if self", SOCKETS),
+    exchange(
+        "a rejection in a WebSocket outside is judged by its status", "return self._closed or (", "return (", SOCKETS
     ),
     exchange("a rejection in a WebSocket is raised", "not in (0, _ACCEPTED)", "not in (0,)", SOCKETS),
     exchange("the timer's cancellation is not taken back", "            caused += deadline.fired\n", ""),
