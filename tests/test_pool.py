@@ -46,6 +46,16 @@ def test_a_resource_is_created_once_and_used_again(works: Works) -> None:
     assert (statistics.created, statistics.borrowed, statistics.idle, statistics.in_use) == (1, 5, 1, 0)
 
 
+def test_a_resource_is_idle_from_its_return_on(works: Works, colour: Colour) -> None:
+    pool = works.pool(max_idle_time=10.0)
+    lease = pool.acquire()
+    number = colour.enter(lease)
+    colour.clock.advance(60.0)
+    colour.exit(lease)
+    assert works.use(pool) == number
+    assert works.checked == [], "it has just been in use"
+
+
 def test_what_was_used_last_is_lent_first(works: Works, colour: Colour) -> None:
     pool = works.pool()
     leases = [pool.acquire() for _ in range(3)]

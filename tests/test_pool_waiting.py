@@ -307,3 +307,48 @@ def test_a_bulkhead_and_a_pool_agree_on_who_is_blamed(colour: Colour) -> None:
     pool, bulkhead = Works(colour).pool(max_size=1), Bulkhead(1, max_queue=1)
     assert pool._longest_wait() == bulkhead._longest_wait() == 30.0
     assert pool.with_(max_wait=None)._longest_wait() is None
+
+
+def test_what_is_handed_over_by_who_had_trouble_with_it_is_checked_first(clock: ManualClock) -> None:
+    works = Works(Colour("async", clock))
+    pool = works.pool(max_size=1)
+    works.broken = {1}
+
+    async def main() -> int:
+        async def waits() -> int:
+            async with pool.acquire() as number:
+                return number
+
+        with pytest.raises(OSError):
+            async with pool.acquire():
+                waiter = asyncio.ensure_future(waits())
+                await turns()
+                raise OSError
+        return await waiter
+
+    assert run(main(), clock) == 2
+    assert (works.checked, works.scrapped) == ([1], [1])
+    works.colour.close()
+
+
+def test_what_was_being_checked_when_its_borrower_was_cancelled_is_not_used_again(clock: ManualClock) -> None:
+    """Nobody knows what state it is in: half of an answer may still be on its way."""
+    works = Works(Colour("async", clock))
+    pool = works.pool(max_size=1)
+    works.checking_takes = 5.0
+
+    async def main() -> int:
+        with pytest.raises(OSError):
+            async with pool.acquire():
+                raise OSError
+        borrower = asyncio.ensure_future(pool.acquire().__aenter__())
+        await asyncio.sleep(1.0)
+        borrower.cancel()
+        await asyncio.wait([borrower])
+        await turns()
+        async with pool.acquire() as number:
+            return number
+
+    assert run(main(), clock) == 2
+    assert (works.checked, works.scrapped) == ([1], [1])
+    works.colour.close()

@@ -137,7 +137,8 @@ def test_a_500_that_no_layer_answered_carries_the_id_and_the_error_goes_on(
 def test_an_error_before_a_start_was_sent_is_answered(clock: ManualClock) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         async with asyncio.TaskGroup() as group:
-            group.create_task(respond(send))
+            start: Any = send({"type": "http.response.start", "status": 200, "headers": []})
+            group.create_task(start)  # is cancelled before it begins
             raise ValueError("app")
 
     connection = Connection(CorrelationMiddleware(app))

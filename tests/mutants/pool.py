@@ -399,7 +399,7 @@ MUTANTS = [
         "what was handed over is not checked",
         "item.state is LENT and not self._stock.due(item, self._pool._clock.now())",
         "item.state is LENT",
-        MACHINE,
+        WAITING,
     ),
     way("a failed creation is not told to the shelf", "*stock.failed_locked(item, now, wary=True)]", "]", LENDING),
     way(
@@ -450,7 +450,7 @@ MUTANTS = [
         "",
         (*MACHINE, *WAITING),
     ),
-    way("what a check was cut off in is used again", "        if self._touched:\n", "        if False:\n", MACHINE),
+    way("what a check was cut off in is used again", "        if self._touched:\n", "        if False:\n", WAITING),
     way(
         "a check that ended well is held against it",
         "        self._touched = False\n        if healthy:",
@@ -529,7 +529,7 @@ MUTANTS = [
         "                    and (not idle or (idle[0].expires > now and idle[0].returned + stock.max_idle_time > now))\n",
         "",
     ),
-    pool("the quick return does not note the time", "                    permit.returned = now\n", "", MACHINE),
+    pool("the quick return does not note the time", "                    permit.returned = now\n", "", LENDING),
     pool("a returned one wakes nobody", "            if woken:\n                stock.wake(woken)\n", "", WAITING),
     pool(
         "a timeout leaves nothing behind",

@@ -167,7 +167,7 @@ MUTANTS: list[Mutant] = [
         "a full table never looks further",
         "        if len(self) >= self.max_keys:\n            if",
         "        if False:\n            if",
-        _TABLE,
+        ("tests/test_rate_limiter_keys.py",),
     ),
     _buckets("live keys are evicted", "if algorithm.rests_at(state) <= now]:", "]:", _TABLE),
     _buckets(
