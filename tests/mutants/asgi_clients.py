@@ -129,7 +129,9 @@ MUTANTS: list[Mutant] = [
     ),
     mutant("shutdown", "a lifespan has two ends", "            if not heard:  #", "            if True:  #", SIGNALS),
     # those that are slow
-    mutant("inbox", "a stalled upload is a failure", "self.starved = self._owing", "pass", SLOW),
+    mutant(
+        "inbox", "a stalled upload is a failure", "self.starved = self._owing and", "self.starved = False and", SLOW
+    ),
     mutant(
         "inbox",
         "waiting for a disconnect is waiting for a body",
