@@ -7,9 +7,12 @@ from . import Mutant
 ARGUMENTS = "tests/test_breaker_arguments.py"
 RULES = "tests/test_breaker.py"
 WINDOWS = "tests/machines/test_windows.py"
+LONG_RUNS = "tests/test_windows.py"
 
 
 def mutant(name: str, old: str, new: str, *tests: str) -> Mutant:
+    if WINDOWS in tests:
+        tests = (LONG_RUNS, *tests)
     return Mutant(f"window: {name}", "resilience/_window.py", old, new, tests)
 
 
