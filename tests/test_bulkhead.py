@@ -95,6 +95,25 @@ def test_waiters_are_served_in_the_order_they_came_whatever_they_are(clock: Manu
     assert bulkhead.statistics() == BulkheadStatistics(1, 30, 0, 0, 12, 0)
 
 
+def test_a_caller_with_little_time_left_waits_for_a_slot_that_comes_in_time(clock: ManualClock) -> None:
+    bulkhead = Bulkhead(1, max_queue=1)
+
+    @bulkhead
+    async def work(seconds: float) -> float:
+        await asyncio.sleep(seconds)
+        return seconds
+
+    async def main() -> float:
+        first = asyncio.ensure_future(work(0.25))
+        await asyncio.sleep(0)
+        async with Timeout(0.5).guard():
+            result = await work(0.125)
+        await first
+        return result
+
+    assert run(main(), clock) == 0.125
+
+
 def test_a_newcomer_does_not_overtake_those_who_wait(clock: ManualClock) -> None:
     bulkhead = Bulkhead(1, max_queue=1)
     served: list[str] = []

@@ -331,3 +331,14 @@ MUTANTS = [
         IN_USE,
     ),
 ]
+
+EQUIVALENT = [
+    (
+        "resilience/bulkhead.py",
+        (
+            "machine.max_queue or machine.late or SUBSCRIBERS or self._listeners or machine.used < machine.capacity"
+            " => machine.max_queue or machine.late or SUBSCRIBERS or self._listeners or (machine.used <= machine.capacity)"
+        ),
+        "a full bulkhead then refuses the long way: slower, and the same",
+    )
+]
