@@ -319,12 +319,15 @@ def test_what_is_handed_over_by_who_had_trouble_with_it_is_checked_first(clock: 
             async with pool.acquire() as number:
                 return number
 
-        with pytest.raises(OSError):
+        async def fails() -> None:
             async with pool.acquire():
-                waiter = asyncio.ensure_future(waits())
-                await turns()
+                await asyncio.sleep(1.0)
                 raise OSError
-        return await waiter
+
+        first, second = asyncio.ensure_future(fails()), asyncio.ensure_future(waits())
+        with pytest.raises(OSError):
+            await first
+        return await second
 
     assert run(main(), clock) == 2
     assert (works.checked, works.scrapped) == ([1], [1])
