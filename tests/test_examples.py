@@ -149,5 +149,5 @@ def test_an_example_is_short_says_how_to_run_it_and_is_run_here(name: str) -> No
     source = (ROOT / f"{name}.py").read_text("utf-8")
     assert len(source.splitlines()) < 80
     assert f"python -m examples.{name}" in source or f"python -m pytest examples/{name}.py" in source
-    # Those two have tests of their own, one in itself and one with a real server.
-    assert name in EXPECTED or name in {"virtual_time", "two_instances"}
+    # Those have tests of their own, one in itself and two with a real server.
+    assert name in EXPECTED or name in {"virtual_time", "two_instances", "redis_secured"}

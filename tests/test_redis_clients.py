@@ -22,6 +22,7 @@ import valkey.asyncio
 from resilience_redis import RedisStore
 from resilience_redis._connections import Factory, key_of
 
+from examples import redis_secured
 from resilience import (
     Bulkhead,
     CircuitBreaker,
@@ -263,6 +264,25 @@ def test_a_client_with_tls_serves_callers_of_both_colours(colour: Colour, secure
     store = RedisStore(client, store_timeout=5.0, on_error="closed")
     assert colour.call(RateLimiter(2, 3600.0, name="x", store=store)) == "done"
     assert store.available
+
+
+def test_the_example_of_a_secured_server_runs_with_the_rights_it_names(
+    secure: tuple[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    url, trusted = secure
+    (rule,) = re.findall(r"ACL SETUSER (.+)", redis_secured.__doc__ or "")
+    (documented,) = re.findall(r"ACL SETUSER (.+?)`", " ".join((RedisStore.__doc__ or "").split()))
+    assert rule == documented
+    admin: Any = redis.Redis.from_url(f"{url}?ssl_ca_certs={trusted}")
+    admin.execute_command("ACL", "SETUSER", *rule.split())
+    admin.execute_command("ACL", "SETUSER", "default", "resetpass", "off")
+    admin.close()
+    redis_secured.main(f"{url.replace('//', '//app:secret@')}?ssl_ca_certs={trusted}")
+    assert capsys.readouterr().out.splitlines() == [
+        "a report",
+        "another report, from the same limit",
+        "reports: refused, 0 left",
+    ]
 
 
 def test_what_is_asked_of_tls_is_an_error_where_it_cannot_be_had() -> None:
