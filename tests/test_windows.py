@@ -8,9 +8,7 @@ import random
 import pytest
 
 from resilience import CountWindow, TimeWindow
-
-# Buckets of whole quarters, so that sums are exact and the edges of buckets are met exactly.
-SHAPES = [(1.0, 1), (1.0, 2), (1.0, 4), (5.0, 2), (5.0, 5), (5.0, 10), (20.0, 10), (20.0, 80)]
+from tests.machines.test_windows import SHAPES
 
 
 @pytest.mark.parametrize("seconds,buckets", SHAPES)

@@ -55,11 +55,9 @@ class CorrelationMiddleware:
     """
 
     def __init__(self, app: ASGIApp, *, header: str = REQUEST_ID, trust_incoming: bool = True) -> None:
-        if not isinstance(trust_incoming, bool):
-            raise TypeError(f"trust_incoming must be True or False, not {_arguments.shown(trust_incoming)}")
         self.app = app
         self._name = field_name("header", header)
-        self._trusting = trust_incoming
+        self._trusting = _arguments.flag("trust_incoming", trust_incoming)
         self._telling = frozenset({self._name, _TRACEPARENT})  # the request headers that matter here
         self._structlog = _structlog_variable()
 

@@ -79,8 +79,8 @@ class ResilienceMiddleware:
         common: dict[str, Any] = {
             "timeout": (timing := Timeout(None, name=name, clock=clock)),
             "clock": timing._clock,
-            "incoming_deadline": _flag("incoming_deadline", incoming_deadline),
-            "shows_quotas": _flag("rate_limit_fields", rate_limit_fields),
+            "incoming_deadline": _arguments.flag("incoming_deadline", incoming_deadline),
+            "shows_quotas": _arguments.flag("rate_limit_fields", rate_limit_fields),
             "render": _arguments.function("render", render) or problem_json,
         }
         own = policies("layers", layers)
@@ -138,9 +138,3 @@ def _plan(common: dict[str, Any], own: tuple[Any, ...], settings: dict[str, floa
         limiters=tuple(policy for policy in own if isinstance(policy, RateLimiter)),
         **common,
     )
-
-
-def _flag(name: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, not {_arguments.shown(value)}")
-    return value

@@ -69,8 +69,7 @@ def checked_options(
         max_connections, keepalive_expiry = limits.max_connections, limits.keepalive_expiry
         max_idle = _limit("limits.max_keepalive_connections", limits.max_keepalive_connections, minimum=0)
     for name, flag in (("http1", http1), ("http2", http2), ("trust_env", trust_env)):
-        if not isinstance(flag, bool):
-            raise TypeError(f"{name} must be True or False, not {_arguments.shown(flag)}")
+        _arguments.flag(name, flag)
     if not (http1 or http2):
         raise ValueError("http1 and http2 must not both be False")
     if http2 and importlib.util.find_spec("h2") is None:

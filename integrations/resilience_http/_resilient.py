@@ -33,7 +33,7 @@ from resilience.budget import checked_budget
 from ._origins import Origin, kept_origins, parsed_origin
 from ._repetition import asked_wait, is_unwanted
 from ._sending import Sending
-from ._settings import Settings, attempts, flag
+from ._settings import Settings, attempts
 
 
 class _Standard:
@@ -107,7 +107,7 @@ class Resilient(Sending):
             _arguments.optional_seconds("timeout", timeout),
             _arguments.optional_seconds("attempt_timeout", attempt_timeout),
             self._checked_retry(retry, budget),
-            flag("propagate", propagate),
+            _arguments.flag("propagate", propagate),
         )
         # Both without a limit of their own: that comes with each request.
         self._total = Timeout(None, name="request timeout")

@@ -53,7 +53,7 @@ class Settings:
                 if key == "timeout" and value is None:
                     changes["streams"] = True
             elif key in ("idempotent", "propagate"):
-                changes[key] = flag(name, value)
+                changes[key] = _arguments.flag(name, value)
             elif key == "retry":
                 changes["retry"] = self._attempts(name, value)
             else:
@@ -77,11 +77,4 @@ def attempts(name: str, value: int) -> int:
     """A number of attempts, the first included; a ValueError that names it if it is out of range."""
     if not 1 <= value <= _MOST_ATTEMPTS:
         raise ValueError(f"{name} must be from 1 to {_MOST_ATTEMPTS} attempts, not {_arguments.shown(value)}")
-    return value
-
-
-def flag(name: str, value: object) -> bool:
-    """True or False, and nothing that merely counts as one."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, not {_arguments.shown(value)}")
     return value

@@ -35,9 +35,9 @@ class ResilientTransport(Resilient, httpx2.AsyncBaseTransport, httpx2.BaseTransp
       and 504, `Retry-After` honoured. Only what may be sent twice is: idempotent methods, requests with an
       `Idempotency-Key` or `extensions={"resilience": {"idempotent": True}}`, and whatever provably never reached the
       server; and only if its body can be read again (multipart forms up to `replay_limit` bytes). When the attempts are
-      used up, the last response is returned or the last error raised. A number is how many
-      attempts there are, the first included (3 unless told). A `Retry` of your own decides about errors; what it leaves
-      open (`retry_if`, `retry_after`, `budget`) is filled in as above;
+      used up, the last response is returned or the last error raised. A number is how many attempts there are, the
+      first included (3 unless told). A `Retry` of your own decides about errors; what it leaves open (`retry_if`,
+      `retry_after`, `budget`) is filled in as above;
     * a circuit breaker for each origin (scheme, host and port), made by `breaker(origin)`. Errors of the transport and
       5xx are failures; 4xx, a full pool and mistakes of the caller are not;
     * `rate_limiter`, whose `key` and `cost` are called with the request;
