@@ -88,9 +88,12 @@ def remaining() -> float | None:
     return None if deadline is None else max(0.0, deadline.remaining())
 
 
-def cancelled_by_deadline() -> bool:
-    """Whether a deadline around the running code has cancelled it: the cancellation is ours, not a stranger's."""
-    deadline = ambient.get()
+def cancelled_by_deadline(innermost: Deadline | None = None) -> bool:
+    """Whether a deadline around the running code has cancelled it: the cancellation is ours, not a stranger's.
+
+    Those inside of `innermost` do not count.
+    """
+    deadline = ambient.get() if innermost is None else innermost
     while deadline is not None:
         if deadline.fired:
             return True

@@ -216,7 +216,7 @@ class Exchange:
     def _opened(self) -> Inbox:
         if self._inbox is None:
             reserved = any(name == b"expect" for name, _ in self._scope.get("headers", ()))
-            self._inbox = Inbox(self._receive, reserved)
+            self._inbox = Inbox(self._receive, reserved, self._deadline)
         return self._inbox
 
     def send(self, message: Message) -> Awaitable[None]:
@@ -251,7 +251,7 @@ class Exchange:
 
     def _note_undeliverable(self, error: BaseException) -> None:
         """How servers say that the client has gone; and if the time is up here, it does not read."""
-        if isinstance(error, OSError) or cancelled_by_deadline():
+        if isinstance(error, OSError) or cancelled_by_deadline(self._deadline):
             self._undeliverable = True
 
     async def _send_last(self, message: Message) -> None:

@@ -17,7 +17,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from resilience.deadline import cancelled_by_deadline
+from resilience.deadline import Deadline, cancelled_by_deadline
 
 from .protocol import Message, Receive
 
@@ -38,8 +38,9 @@ class Inbox:
     _watcher: asyncio.Task[None] | None = None
     _news: asyncio.Event
 
-    def __init__(self, receive: Receive, reserved: bool) -> None:
+    def __init__(self, receive: Receive, reserved: bool, deadline: Deadline | None = None) -> None:
         self._receive = receive
+        self._deadline = deadline  # of the request
         self._reserved = reserved  # whether only the application may ask for the body
 
     async def receive(self) -> Message:
@@ -60,7 +61,7 @@ class Inbox:
             finally:
                 self._inside -= 1
         except asyncio.CancelledError:  # it asked with a time limit, say, and nobody knows whether it will again
-            self.starved = self._owing and cancelled_by_deadline()
+            self.starved = self._owing and cancelled_by_deadline(self._deadline)
             self._watch()
             raise
         self._note(message)

@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from resilience import CallTimeoutError, CircuitBreaker
+from resilience import CallTimeoutError, CircuitBreaker, Timeout
 from resilience.testing import ManualClock, run
 
 from .wire import Connection
@@ -132,14 +132,15 @@ def test_the_end_of_a_download_that_nobody_reads_is_no_failure(clock: ManualCloc
     assert (connection.status, failed) == (200, 0)
 
 
+@pytest.mark.parametrize("limit", [asyncio.timeout, lambda seconds: Timeout(seconds).guard()])
 def test_an_application_that_looked_for_the_body_in_vain_before_it_got_stuck_has_taken_too_long(
-    clock: ManualClock,
+    clock: ManualClock, limit: Callable[[float], Any]
 ) -> None:
     """A look at `request.is_disconnected()` is cancelled at once, and says nothing about what ends the request."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.25):
+            async with limit(0.25):
                 while True:
                     await receive()
         await asyncio.sleep(60.0)
@@ -165,7 +166,16 @@ async def fails_after_giving_up_a_part(send: Send) -> None:
     raise ValueError("app")
 
 
-@pytest.mark.parametrize("fail", [fails_beside_its_writer, fails_after_giving_up_a_part])
+async def fails_after_its_own_time_for_a_part(send: Send) -> None:
+    with pytest.raises(CallTimeoutError):
+        async with Timeout(0.5).guard():
+            await send(PART)
+    raise ValueError("app")
+
+
+@pytest.mark.parametrize(
+    "fail", [fails_beside_its_writer, fails_after_giving_up_a_part, fails_after_its_own_time_for_a_part]
+)
 def test_an_application_that_fails_while_a_part_is_not_read_has_failed(
     clock: ManualClock, fail: Callable[[Send], Any]
 ) -> None:

@@ -144,7 +144,7 @@ MUTANTS: list[Mutant] = [
     mutant(
         "exchange",
         "a download that nobody reads is a failure",
-        "isinstance(error, OSError) or cancelled_by_deadline()",
+        "isinstance(error, OSError) or cancelled_by_deadline(self._deadline)",
         "isinstance(error, OSError)",
         SLOW,
     ),
@@ -165,16 +165,26 @@ MUTANTS: list[Mutant] = [
     mutant(
         "exchange",
         "whoever is cancelled while a part is sent has a client that does not read",
-        "isinstance(error, OSError) or cancelled_by_deadline()",
+        "isinstance(error, OSError) or cancelled_by_deadline(self._deadline)",
         "True",
         SLOW,
     ),
     mutant(
         "inbox",
         "a look for the body in vain is a slow client",
-        "self._owing and cancelled_by_deadline()",
+        "self._owing and cancelled_by_deadline(self._deadline)",
         "self._owing",
         SLOW,
+    ),
+    mutant(
+        "exchange",
+        "the application's own time for a part is the request's",
+        "or cancelled_by_deadline(self._deadline)",
+        "or cancelled_by_deadline()",
+        SLOW,
+    ),
+    mutant(
+        "inbox", "the application's own time to look is the request's", "deadline(self._deadline)", "deadline()", SLOW
     ),
     # rejections that were rendered further inside
     mutant("exchange", "a rendered rejection is a failure", "self._scope[REFUSED] == self._status", "False", RENDERED),

@@ -625,7 +625,11 @@ MUTANTS = [
     mutant("a path is part of an origin", "_origins", ' or url.raw_path not in (b"", b"/")', "", LAYERS),
     mutant("a layer is a factory", "_origins", " or isinstance(factory, Layer))", ")", ARGUMENTS),
     mutant(
-        "an override is not checked", "_settings", "changes[key] = _arguments.flag(name, value)", "changes[key] = value", ARGUMENTS
+        "an override is not checked",
+        "_settings",
+        "changes[key] = _arguments.flag(name, value)",
+        "changes[key] = value",
+        ARGUMENTS,
     ),
     mutant(
         "a freed stream is not known as one",
