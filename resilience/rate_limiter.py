@@ -116,7 +116,7 @@ class RateLimiter(LimiterQuestions):
         machine = self._machine
         if self._key is None:
             key: Hashable = ALL
-        elif (key := self._key(*args, **(kwargs or {}))) is None:
+        elif (key := self._key(*args, **kwargs) if kwargs else self._key(*args)) is None:
             return _EXEMPT
         if self._constant_cost:
             # The common cases, spelled out, for a known key. The look needs no lock; what it saw still holds if, under
