@@ -19,6 +19,7 @@ from resilience import Bulkhead, RateLimiter
 from .measure import BARE, OURS, Bar, Case, Colour, Row
 
 UNLIMITED = 10**9
+LIMIT = "1000000/second"  # what slowapi takes for about that
 START = {
     "type": "http.response.start",
     "status": 200,
@@ -49,10 +50,14 @@ async def send(message: Any) -> None:
     """Where the messages go."""
 
 
+def protection() -> dict[str, Any]:
+    """The usual settings of a service."""
+    return {"layers": [RateLimiter(UNLIMITED, key=client_address()), Bulkhead(100)], "timeout": 10.0}
+
+
 def guarded() -> Any:
     """The usual protection of a service, as one would write it."""
-    layers = [RateLimiter(UNLIMITED, key=client_address()), Bulkhead(100)]
-    return CorrelationMiddleware(ResilienceMiddleware(application, layers=layers, timeout=10.0))
+    return CorrelationMiddleware(ResilienceMiddleware(application, **protection()))
 
 
 def requests(app: Any, *headers: tuple[bytes, bytes], framework: Any = None) -> Callable[[], Awaitable[Any]]:
@@ -93,7 +98,7 @@ def _correlation(*headers: tuple[bytes, bytes]) -> Callable[[Colour], list[Case]
 
 def stack(_: Colour) -> list[Case]:
     framework = Starlette(routes=[Route("/", lambda request: PlainTextResponse("ok"))])
-    framework.state.limiter = slowapi.Limiter(key_func=get_remote_address, default_limits=["1000000/second"])
+    framework.state.limiter = slowapi.Limiter(key_func=get_remote_address, default_limits=[LIMIT])
     limiter = ResilienceMiddleware(application, layers=[RateLimiter(UNLIMITED, key=client_address())])
     return [
         Case(BARE, requests(application, framework=framework)),

@@ -1,10 +1,12 @@
 """ASGI middleware under load.
 
-Requests per second: uvicorn (h11) in a process of its own, bare and with the whole stack in turns, load by `wrk` with
-32 connections. Overload: a handler that does 20 things at a time, with capacity for 200 requests a second, offered 600,
-with a bulkhead and without; an answer counts within a client's patience of a second. Addresses: a million clients, one
-request each, through a limiter by client, once with a limit whose keys are soon at rest and forgotten, once with one
-whose keys live on, so that most clients share the bucket for what is beyond the bound.
+Requests per second: uvicorn (h11) in processes of their own, one for each way to serve, in turns, load by `wrk` with 32
+connections. First an application of two messages, the least that a response can be, then an endpoint of FastAPI; each
+bare, with the whole stack, and with what others offer for a part of it. Overload: a handler that does 20 things at a
+time, with capacity for 200 requests a second, offered 600, with a bulkhead and without; an answer counts within a
+client's patience of a second. Addresses: a million clients, one request each, through a limiter by client, once with a
+limit whose keys are soon at rest and forgotten, once with one whose keys live on, so that most clients share the bucket
+for what is beyond the bound.
 """
 
 from __future__ import annotations
@@ -20,17 +22,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+import asgi_correlation_id
+import slowapi
+from fastapi import FastAPI
 from resilience_asgi import CorrelationMiddleware, ResilienceMiddleware, client_address
 from rich.console import Console
+from slowapi.middleware import SlowAPIASGIMiddleware
+from slowapi.util import get_remote_address
 
 from resilience import Bulkhead, RateLimiter
 
-from .asgi import application, guarded, receive
+from .asgi import LIMIT, application, guarded, protection, receive
 from .figures import Figure, print_table
 from .figures import markdown as section
 
@@ -50,11 +57,41 @@ class Effort:
     addresses: int
 
 
-FULL = Effort(rounds=7, seconds=4, overload=6.0, addresses=1_000_000)
+FULL = Effort(rounds=7, seconds=3, overload=6.0, addresses=1_000_000)
 QUICK = Effort(rounds=1, seconds=1, overload=1.5, addresses=20_000)
 
 bare = application
 stacked = guarded()
+correlated = asgi_correlation_id.CorrelationIdMiddleware(application)
+
+
+def endpoint() -> FastAPI:
+    """An application of FastAPI with an endpoint that answers at once."""
+    app = FastAPI()
+
+    @app.get("/")
+    async def root() -> dict[str, bool]:
+        return {"ok": True}
+
+    return app
+
+
+def endpoint_guarded() -> Any:
+    """The same with the whole stack, installed as one would."""
+    app = endpoint()
+    app.add_middleware(ResilienceMiddleware, **protection())
+    return CorrelationMiddleware(app)
+
+
+def endpoint_limited() -> FastAPI:
+    """The same with the rate limit of slowapi, and nothing else."""
+    app = endpoint()
+    app.state.limiter = slowapi.Limiter(key_func=get_remote_address, default_limits=[LIMIT])
+    app.add_middleware(SlowAPIASGIMiddleware)
+    return app
+
+
+fastapi, fastapi_stacked, fastapi_slowapi = endpoint(), endpoint_guarded(), endpoint_limited()
 
 
 # -- requests per second -----------------------------------------------------------------------------------------------
@@ -96,17 +133,26 @@ def throughput(effort: Effort) -> list[Figure]:
     wrk = shutil.which("wrk")
     if wrk is None:
         return []
-    counts: dict[str, list[float]] = {"bare": [], "stacked": []}
-    with serving("bare") as one, serving("stacked") as other:
+    names = ["bare", "stacked", "correlated", "fastapi", "fastapi_stacked", "fastapi_slowapi"]
+    counts: dict[str, list[float]] = {name: [] for name in names}
+    with ExitStack() as servers:
+        urls = {name: servers.enter_context(serving(name)) for name in names}
         for number in range(effort.rounds):
-            turns = [("bare", one), ("stacked", other)]
-            for name, url in turns if number % 2 else reversed(turns):
-                counts[name].append(requests_per_second(url, wrk, effort.seconds))
-    ratio = median(b / a for a, b in zip(counts["bare"], counts["stacked"], strict=True))
+            for name in names if number % 2 else reversed(names):
+                counts[name].append(requests_per_second(urls[name], wrk, effort.seconds))
+
+    def times(name: str, other: str) -> float:
+        return median(a / b for a, b in zip(counts[name], counts[other], strict=True))
+
     return [
         Figure("uvicorn, bare application: requests/s", median(counts["bare"])),
         Figure("with limit by client, bulkhead, timeout, correlation: requests/s", median(counts["stacked"])),
-        Figure("that, times the bare application", ratio, least=0.92),
+        Figure("that, times the bare application", times("stacked", "bare"), least=0.92),
+        Figure("asgi-correlation-id alone, times the bare application", times("correlated", "bare")),
+        Figure("an endpoint of FastAPI: requests/s", median(counts["fastapi"])),
+        Figure("with all of ours, times the endpoint", times("fastapi_stacked", "fastapi")),
+        Figure("with the limit of slowapi alone, times the endpoint", times("fastapi_slowapi", "fastapi")),
+        Figure("with all of ours, times the one with slowapi", times("fastapi_stacked", "fastapi_slowapi"), least=1.0),
     ]
 
 
