@@ -18,11 +18,10 @@ import math
 import sys
 import weakref
 from collections.abc import Callable
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, Protocol, cast
 
 from ._layer import require_asyncio
 from .clock import Clock, TimerHandle
-from .deadline import Deadline
 
 # What `asyncio.current_task(loop)` answers. It is C from 3.12 on; on 3.11 it is Python code around one dict look-up.
 current_task: Callable[[asyncio.AbstractEventLoop], asyncio.Task[Any] | None] = (
@@ -37,7 +36,16 @@ _LONGEST_TIMER = (
 )
 
 
-Slot = dict[Deadline, None]  # an ordered set
+class Due(Protocol):
+    """What waits for an instant: a `Deadline`, say."""
+
+    when: float  # on the clock of the timers
+
+    def fire(self) -> None:
+        """The instant has come."""
+
+
+Slot = dict[Due, None]  # an ordered set
 
 
 class Timers:
@@ -55,13 +63,13 @@ class Timers:
         self._armed: float = math.inf  # the slot that the timer is set for
         self._handle: TimerHandle | None = None
 
-    def add(self, deadline: Deadline, grain: int) -> Slot:
-        """Fire `deadline` when its time has come; to prevent that, take it out of the slot returned."""
-        slot = (int(deadline.when * PER_SECOND) // grain + 1) * grain
+    def add(self, due: Due, grain: int) -> Slot:
+        """Fire `due` when its time has come; to prevent that, take it out of the slot returned."""
+        slot = (int(due.when * PER_SECOND) // grain + 1) * grain
         waiting = self.slots.get(slot)
         if waiting is None:
             waiting = self.opened(slot)
-        waiting[deadline] = None
+        waiting[due] = None
         return waiting
 
     def opened(self, slot: int) -> Slot:
@@ -88,8 +96,10 @@ class Timers:
         self._handle = None
         self._armed = math.inf
         while self._heap and self._heap[0] / PER_SECOND <= now:
-            for deadline in self.slots.pop(heapq.heappop(self._heap)):
-                deadline.fire()
+            slot = self.slots.pop(heapq.heappop(self._heap))
+            for due in slot:
+                due.fire()
+            slot.clear()  # whoever is still busy remembers the slot, and must not keep all the others that were in it
         if not all(self.slots.values()):
             self.slots = {slot: waiting for slot, waiting in self.slots.items() if waiting}
             self._heap = sorted(self.slots)

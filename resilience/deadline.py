@@ -59,6 +59,11 @@ class Deadline:
             self.fired = True
             self.task.cancel()
 
+    def fire_late(self) -> None:
+        """Fire what a shield has held up, unless the owner has moved the instant meanwhile."""
+        if self.remaining() <= 0.0:
+            self.fire()
+
     def lift(self) -> None:
         """Stop limiting anything, in every task and thread that the context was copied to; an outer deadline stays.
 
@@ -127,7 +132,7 @@ def shield() -> Iterator[None]:
             if deadline.postponed and not deadline.shields:
                 deadline.postponed = False
                 # Not from inside the task itself: a cancellation that is pending when the scope ends would outlive it.
-                asyncio.get_running_loop().call_soon(deadline.fire)
+                asyncio.get_running_loop().call_soon(deadline.fire_late)
 
 
 def _running_task() -> asyncio.Task[object] | None:

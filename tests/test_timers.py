@@ -68,6 +68,28 @@ def test_no_deadline_fires_early_nor_more_than_a_little_late(
         assert took <= length + max(0.01, 0.02 * length) + 1e-6
 
 
+def test_a_slot_that_has_rung_keeps_nothing(clock: ManualClock) -> None:
+    """Who is still busy remembers its slot; once it kept all requests alive that had waited in the same one."""
+
+    async def main() -> None:
+        timers = timers_of(asyncio.get_running_loop(), clock)
+        fired: list[int] = []
+
+        class Entry:
+            when = clock.now() + 1.0
+
+            def fire(self) -> None:
+                fired.append(len(slot))
+
+        slot = timers.add(Entry(), 1)
+        assert timers.add(Entry(), 1) is slot
+        await clock.asleep(2.0)
+        assert fired == [2, 2]
+        assert slot == {}
+
+    run(main(), clock)
+
+
 @given(seconds=st.floats(0.0, 1e12))
 def test_a_slot_is_at_most_two_percent_of_the_length_or_ten_milliseconds(seconds: float) -> None:
     assert 0.01 * grain_of(seconds) <= max(0.01, 0.02 * seconds)

@@ -72,8 +72,8 @@ MUTANTS = [
     _torn(
         "guardians fire in any order",
         "_timers",
-        "in self.slots.pop(heapq.heappop(self._heap)):",
-        "in reversed(self.slots.pop(heapq.heappop(self._heap))):",
+        "for due in slot:",
+        "for due in reversed(slot):",
     ),
     _torn("nobody takes the events over", "_machine", "if len(self.outbox) < _MOST_UNDELIVERED:", "if True:"),
     _torn("the second look is left out", "bulkhead", " or machine.used < machine.capacity\n        ):", "\n        ):"),

@@ -169,6 +169,7 @@ MUTANTS = [
     _timers("rings too soon", "while self._heap and self._heap[0] / PER_SECOND <= now:", "while self._heap:"),
     _timers("a blocked loop looks at the time first", "if grace and now", "if False and now", _OUTCOMES),
     _timers("a blocked loop has one turn less", "_GRACE = 3", "_GRACE = 2", _OUTCOMES),
+    _timers("a slot that has rung keeps what was in it", "            slot.clear()", "            pass"),
     _timers("emptied slots are kept", "if not all(self.slots.values()):", "if False:"),
     _timers(
         "not armed again", "        if self._heap:\n            self._arm", "        if False:\n            self._arm"
@@ -231,7 +232,15 @@ MUTANTS = [
         "        deadline = None\n    token",
     ),
     _deadline("the deadline is visible in a shield", "token = ambient.set(None)", "token = ambient.set(inherited)"),
-    _deadline("fires inside the task", "asyncio.get_running_loop().call_soon(deadline.fire)", "deadline.fire()"),
+    _deadline(
+        "fires inside the task", "asyncio.get_running_loop().call_soon(deadline.fire_late)", "deadline.fire_late()"
+    ),
+    _deadline(
+        "what was held back fires although it was moved",
+        "        if self.remaining() <= 0.0:\n            self",
+        "        if True:\n            self",
+        ("tests/asgi/test_deadlines.py",),
+    ),
     _deadline(
         "only the nearest cancellation is known",
         "        deadline = deadline.outer\n    return False",
