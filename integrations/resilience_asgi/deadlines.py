@@ -16,6 +16,12 @@ DEADLINES = frozenset({_MILLISECONDS, _GRPC})
 _LONGEST = 86_400.0  # seconds; a client that would wait longer sets no limit
 
 
+def shortened(limit: float | None, headers: RawHeaders) -> float | None:
+    """The limit (seconds) that holds: `limit`, or what the client allows if that is less."""
+    allowed = incoming_timeout(headers)
+    return allowed if allowed is not None and (limit is None or allowed < limit) else limit
+
+
 def incoming_timeout(headers: RawHeaders) -> float | None:
     """The seconds that the client of a request with these headers allows (0.0: none left); None if it does not say.
 

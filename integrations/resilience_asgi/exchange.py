@@ -15,23 +15,23 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import CancelledError, get_running_loop
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from contextlib import suppress
 from contextvars import Token
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from resilience import Policy
-from resilience._layer import require_asyncio
+from resilience._layer import require_asyncio, restore
 from resilience._machine import ABANDONED, FAILURE, SUCCESS
 from resilience._timers import Slot, Timers, current_task, grain_of
 from resilience.deadline import Deadline, ambient, cancelled_by_deadline
 from resilience.exceptions import CallTimeoutError
 
-from .deadlines import DEADLINES, incoming_timeout
+from .deadlines import DEADLINES, shortened
 from .inbox import Inbox
-from .permits import Held, ResponseOutcome, admitted, given_back
-from .protocol import Message, RawHeaders, Receive, Scope, Send
-from .quotas import quota_fields
+from .permits import Held, ResponseOutcome, admitted, given_back, succeeded
+from .protocol import Message, RawHeaders, Receive, Scope, Send, ends_response
+from .quotas import quota_fields, raw_quota_fields
 from .rendering import REFUSED, ProblemResponse, fields_of, response_to
 
 if TYPE_CHECKING:
@@ -42,20 +42,44 @@ _ACCEPTED, _CLOSED = 101, 403  # what the messages of a WebSocket mean in HTTP
 
 
 class Exchange:
-    """One request, taken through `begin()` and `admit()`, and then either `end()` or `fail()`.
+    """One request, taken through `begin()`, and then either `end()` or `fail()`.
 
     It is its own entry in the shared timers: they call `fire()` once the request has lasted a while.
     """
 
-    __slots__ = (
-        *("_before", "_closed", "_complete", "_deadline", "_gone", "_headers", "_held"),
-        *("_inbox", "_plan", "_receive", "_scope", "_send", "_slot", "_status"),
-        *("_task", "_token", "_trailers", "_undeliverable", "_watched_in", "when"),
-    )
+    # Defaults on the class: one of these is made for every request, and few ever differ. What every request reads is
+    # set in `begin()` all the same, because that is quicker to read.
+    watched_in: Slot | None = None  # where the exchange waits for `fire()`
+    _task: asyncio.Task[Any] | None = None  # None before and after all
+    _deadline: Deadline | None = None
+    _slot: Slot | None = None  # where the deadline waits
+    _token: Token[Deadline | None] | None = None
+    _held: list[Held] | tuple[()] = ()
+    _inbox: Inbox | None = None  # made when somebody wants it: many applications never call `receive`
+    _headers: RawHeaders = ()  # of the response, where somebody looks at them
+    _closed = False  # whether a WebSocket was closed by the application
+    _undeliverable = False  # whether the server's `send` raised, or waits
+    _gone = False  # whether the task was cancelled because the client has gone
 
-    def __init__(self, plan: Plan, scope: Scope, receive: Receive, send: Send) -> None:
+    _plan: Plan
+    _scope: Scope
+    _receive: Receive
+    _send: Send
+    _before: int  # cancellations of the task that others had asked for
+    _status: int  # 0: no response yet
+    _trailers: bool
+    _complete: bool  # whether the response was sent to its end
+    when: float  # on the clock of the timers
+
+    # -- what is armed -------------------------------------------------------------------------------------------------
+
+    def begin(self, plan: Plan, scope: Scope, receive: Receive, send: Send) -> Awaitable[None] | None:
+        """Arm what limits and watches the request, and pass policy after policy. DeadlineExceededError if no time is
+        left. What is returned has to be awaited: some policy lets the request wait.
+        """
         try:
-            task = current_task(get_running_loop())
+            loop = get_running_loop()
+            task = current_task(loop)
         except RuntimeError:
             _no_task()
         if task is None:
@@ -64,58 +88,46 @@ class Exchange:
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._task: asyncio.Task[Any] | None = task
-        self._before = task.cancelling()  # what others had asked for
-        self._status = 0  # 0: no response yet
-        self._headers: RawHeaders = ()
-        self._trailers = False
-        self._closed = False  # whether a WebSocket was closed by the application
-        self._complete = False  # whether the response was sent to its end
-        self._undeliverable = False  # whether the server's `send` raised, or waits
-        self._gone = False  # whether the task was cancelled because the client has gone
-        self._held: Sequence[Held] = ()
-        self._deadline: Deadline | None = None
-        self._slot: Slot | None = None
-        self._token: Token[Deadline | None] | None = None
-        self._inbox: Inbox | None = None  # made when somebody wants it: many applications never call `receive`
-        self._watched_in: Slot | None = None
-        self.when = 0.0  # on the clock of the timers
-
-    # -- what is armed -------------------------------------------------------------------------------------------------
-
-    def begin(self) -> Receive:
-        """Arm what limits and watches the request; returns its `receive`. DeadlineExceededError if no time is left."""
-        plan, scope, task = self._plan, self._scope, self._task
-        assert task is not None
-        timers = plan.timers(task.get_loop())
+        self._task = task
+        self._before = task.cancelling()
+        self._status = 0
+        self._trailers = self._complete = False
+        self._inbox = None
+        timers = plan.timeout._timers()
+        if timers is None or timers.loop is not loop:
+            timers = plan.timers(loop)
+        now = plan.clock.now()
         limit = plan.seconds
         if plan.incoming_deadline:
             for name, _ in scope.get("headers", ()):
                 if name in DEADLINES:
-                    allowed = incoming_timeout(scope["headers"])
-                    if allowed is not None and (limit is None or allowed < limit):
-                        limit = allowed
+                    limit = shortened(limit, scope["headers"])
                     break
-        if limit is not None or plan.body_seconds is not None:
+        if limit is not None and limit > 0.0 and ambient.get() is None:
+            deadline = Deadline(now + limit, plan.clock, plan.name, limit, None, task)
+            self._slot = timers.add(deadline, plan.grain if limit == plan.seconds else grain_of(limit))
+            self._token = ambient.set(deadline)
+            self._deadline = deadline
+        elif limit is not None or plan.body_seconds is not None:
             self._arm(limit, timers, task)
         if plan.watch_after is not None and scope["type"] == "http":
-            self.when = plan.clock.now() + plan.watch_after
-            # Timers ask for no more than an instant and `fire()`; deadlines and exchanges have both.
-            entry: Any = self
-            self._watched_in = timers.add(entry, plan.watch_grain)
-            return self.receive
-        # Nobody watches; whether the application is told of a disconnect may count all the same.
-        return self.receive if plan.judged else self._receive
+            self.when = now + plan.watch_after
+            self.watched_in = timers.add(self, plan.watch_grain)
+        if not plan.doors:
+            return None
+        held: list[Held] = []
+        self._held = held
+        return admitted(iter(plan.doors), scope, held)
 
     def _arm(self, limit: float | None, timers: Timers, task: asyncio.Task[Any]) -> None:
         """Put a limit (seconds) in force. Raises DeadlineExceededError if nothing is left of it."""
-        plan, timeout = self._plan, self._plan.timeout
-        deadline = timeout._deadline(limit, task)
+        plan = self._plan
+        deadline = plan.timeout._deadline(limit, task)
         if deadline is not None:
             grain = plan.grain if deadline.timeout == plan.seconds else grain_of(deadline.timeout or 0.0)
             self._slot = timers.add(deadline, grain)
         elif plan.body_seconds is not None:
-            deadline = Deadline(_FAR, plan.clock, timeout.name, None, ambient.get())
+            deadline = Deadline(_FAR, plan.clock, plan.name, None, ambient.get())
             deadline.lift()
         else:  # one that is in force around us is nearer
             return
@@ -128,18 +140,18 @@ class Exchange:
             return  # it is on its way through the application already
         if self._slot is not None:
             self._slot.pop(deadline, None)
-            self._slot = None
         plan, task = self._plan, self._task
         if plan.body_seconds is None or task is None or self._scope["type"] != "http":
             deadline.lift()
             return
-        deadline.lifted = deadline.postponed = False
+        deadline.lifted = False
         deadline.task, deadline.timeout = task, plan.body_seconds
-        deadline.policy, deadline.when = plan.timeout.name, plan.clock.now() + plan.body_seconds
+        deadline.policy, deadline.when = plan.name, plan.clock.now() + plan.body_seconds
         self._slot = plan.timers(task.get_loop()).add(deadline, grain_of(plan.body_seconds))
 
     def fire(self) -> None:
         """The request has lasted a while: watch its client from now on."""
+        self.watched_in = None
         self._opened().fire(self._client_gone)
 
     def _client_gone(self) -> None:
@@ -150,10 +162,9 @@ class Exchange:
 
     def _look_away(self) -> None:
         """The response is as good as complete: a client that goes now has what it wanted."""
-        if self._watched_in is not None:
-            entry: Any = self
-            self._watched_in.pop(entry, None)
-        if self._inbox is not None:
+        if self.watched_in is not None:
+            self.watched_in.pop(self, None)
+        elif self._inbox is not None:
             self._inbox.stop()
 
     def _quiet(self) -> None:
@@ -169,12 +180,6 @@ class Exchange:
             deadline.lift()
 
     # -- admission and settlement --------------------------------------------------------------------------------------
-
-    def admit(self) -> Awaitable[None] | None:
-        """Pass policy after policy. What is returned has to be awaited: some policy lets the request wait."""
-        held: list[Held] = []
-        self._held = held
-        return admitted(iter(self._plan.policies), self._scope, held)
 
     def _give_back(self, error: BaseException | None) -> None:
         held, self._held = self._held, ()
@@ -222,25 +227,36 @@ class Exchange:
     def send(self, message: Message) -> Awaitable[None]:
         """The application's `send`. Not a coroutine function: often nothing is left to do after the server's."""
         kind = message["type"]
-        if kind == "http.response.start" or kind.startswith("websocket."):
-            return self._send_telling(kind, message)
-        if kind == "http.response.body":
-            last = not message.get("more_body") and not self._trailers
-        else:
-            last = self._is_last(kind, message)
-        if last:
+        if kind == "http.response.start":
+            return self._send_start(message)
+        if kind == "http.response.body" and not self._trailers:
+            if not message.get("more_body"):
+                return self._send_last(message)
+        elif kind.startswith("websocket."):
+            return self._send_websocket(kind, message)
+        elif ends_response(kind, message, self._trailers):
             return self._send_last(message)
         return self._send_noting(message) if self._plan.judged else self._send(message)
 
-    async def _send_telling(self, kind: str, message: Message) -> None:
-        """Send a message that changes what holds for the request: not before it is sent, which it may never be."""
-        if kind != "http.response.start":
-            if self._websocket(kind, message):
-                await self._send_last(message)
-                return
-        elif not self._status:
-            message = self._started(message)
-        await self._send_noting(message)
+    async def _send_start(self, message: Message) -> None:
+        """Send the start. Only when it is sent, which it may never be, does it change what holds for the request."""
+        if not self._status:
+            plan = self._plan
+            self._status = message["status"]
+            if message.get("trailers"):
+                self._trailers = True
+            if self._deadline is not None:
+                self._disarm(self._deadline)
+            if plan.inspects:
+                message = self._inspected(message)
+        try:
+            await self._send(message)
+        except (OSError, CancelledError) as error:
+            self._note_undeliverable(error)
+            raise
+
+    async def _send_websocket(self, kind: str, message: Message) -> None:
+        await (self._send_last(message) if self._websocket(kind, message) else self._send_noting(message))
 
     async def _send_noting(self, message: Message) -> None:
         try:
@@ -262,23 +278,22 @@ class Exchange:
             self._note_undeliverable(error)
             raise
         self._complete = True
-        if self._deadline is not None and not self._deadline.lifted:
-            self._lift(self._deadline)
-        self._give_back(None)
+        deadline = self._deadline
+        if deadline is not None and not deadline.lifted:
+            self._lift(deadline)
+        held = self._held
+        if held:
+            if self._status < 400 and self._plan.uniform:
+                succeeded(held)
+            else:
+                self._give_back(None)
 
-    def _started(self, message: Message) -> Message:
+    def _inspected(self, message: Message) -> Message:
+        """Keep what judges look at, and tell what is left of the limits."""
         plan = self._plan
-        self._status = message["status"]
         self._headers = message.get("headers", ())
-        if message.get("trailers"):
-            self._trailers = True
-        if self._deadline is not None:
-            self._disarm(self._deadline)
-        if plan.shows_quotas:
-            fields = quota_fields(plan.limiters, self._scope)
-            if fields:
-                raw = [(name.lower().encode("ascii"), value.encode("ascii")) for name, value in fields.items()]
-                message = {**message, "headers": [*self._headers, *raw]}
+        if plan.shows_quotas and (fields := raw_quota_fields(plan.limiters, self._scope)):
+            return {**message, "headers": [*self._headers, *fields]}
         return message
 
     def _websocket(self, kind: str, message: Message) -> bool:
@@ -293,22 +308,20 @@ class Exchange:
                 self._status = message.get("status", _ACCEPTED)
         return kind == "websocket.http.response.body" and not message.get("more_body")
 
-    def _is_last(self, kind: str, message: Message) -> bool:
-        """Whether a message of an extension ends the response."""
-        if kind == "http.response.trailers":
-            return not message.get("more_trailers")
-        if kind in ("http.response.pathsend", "http.response.zerocopysend"):
-            return not message.get("more_body") and not self._trailers
-        return False
-
     # -- the end -------------------------------------------------------------------------------------------------------
 
     def end(self) -> None:
         """The application has returned."""
+        deadline, task = self._deadline, self._task
+        assert task is not None
+        if self._complete and (deadline is None or deadline.lifted) and task.cancelling() == self._before:
+            self._task = None
+            if self._token is not None:
+                restore(ambient, self._token)
+            return
         try:
-            if not self._complete:
-                self._quiet()
-                self._give_back(None)
+            self._quiet()
+            self._give_back(None)
         finally:
             self._unwound(None)
 
@@ -317,6 +330,8 @@ class Exchange:
 
         Raises CallTimeoutError in place of a cancellation by our own deadline once nothing can be answered any more.
         """
+        if self._task is None:  # there is none, so nothing has begun
+            return None
         self._quiet()
         deadline, ours = self._deadline, False
         try:
@@ -345,10 +360,7 @@ class Exchange:
             deadline.task = None
             caused += deadline.fired
             assert self._token is not None
-            try:  # `restore` without its context manager, which would cost a third of all that is done here
-                ambient.reset(self._token)
-            except ValueError:  # a finaliser runs this, and that context is gone
-                pass
+            restore(ambient, self._token)
         if not caused:
             return False
         left = task.cancelling()
@@ -373,10 +385,8 @@ class Exchange:
         if not self._status:
             await response.deliver(self._scope, self._send)
             return
-        try:  # a WebSocket that was accepted
+        with suppress(Exception):  # of a WebSocket that was accepted: the client may be faster
             await response.close(self._send)
-        except Exception:  # noqa: BLE001 - the client was faster, which servers report in many ways
-            return
 
 
 _NOTHING = ProblemResponse(499)  # what a client gets that has gone

@@ -74,11 +74,8 @@ def client_address(
         return str(IPv6Network((address, prefix), strict=False))
 
     def peer(*of: Any, **named: Any) -> str:
-        scope = of[0] if of and type(of[0]) is dict else scope_of(of, named)
-        client = scope.get("client")
-        if not client or not isinstance(host := client[0], str):
-            return UNKNOWN
-        return peer_key(host)
+        client = (of[0] if of and type(of[0]) is dict else scope_of(of, named)).get("client")
+        return peer_key(client[0]) if client and isinstance(client[0], str) else UNKNOWN
 
     def behind_proxies(*of: Any, **named: Any) -> str:
         scope = scope_of(of, named)

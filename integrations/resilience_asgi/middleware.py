@@ -23,12 +23,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from resilience import Clock, Layer, RateLimiter, Timeout, _arguments
+from resilience import Clock, Keyed, Layer, RateLimiter, Timeout, _arguments
 from resilience._timers import grain_of
 
 from .exchange import Exchange
 from .paths import matcher, path_inside
-from .permits import judges
+from .permits import door, judges
 from .plan import Plan, Rule, Seconds, policies
 from .protocol import ASGIApp, Receive, Scope, Send
 from .rendering import Render, problem_json
@@ -78,6 +78,7 @@ class ResilienceMiddleware:
         self._exempt = matcher("exempt", exempt)
         common: dict[str, Any] = {
             "timeout": (timing := Timeout(None, name=name, clock=clock)),
+            "name": timing.name,
             "clock": timing._clock,
             "incoming_deadline": _arguments.flag("incoming_deadline", incoming_deadline),
             "shows_quotas": _arguments.flag("rate_limit_fields", rate_limit_fields),
@@ -107,10 +108,13 @@ class ResilienceMiddleware:
             if rule.covers(path, scope.get("method")):
                 plan = other
                 break
-        exchange = Exchange(plan, scope, receive, send)
+        exchange = Exchange()
         try:
-            receive = exchange.begin()
-            if plan.policies and (waiting := exchange.admit()) is not None:
+            waiting = exchange.begin(plan, scope, receive, send)
+            if plan.judged or exchange.watched_in is not None:
+                # Where nobody watches, it may count all the same whether the application is told of a disconnect.
+                receive = exchange.receive
+            if waiting is not None:
                 await waiting
             await self.app(scope, receive, exchange.send)
         except BaseException as error:
@@ -135,6 +139,9 @@ def _plan(common: dict[str, Any], own: tuple[Any, ...], settings: dict[str, floa
         watch_after=settings["watch_after"],
         grain=grain_of(settings["timeout"] or 0.0),
         watch_grain=grain_of(settings["watch_after"] or 0.0),
+        doors=tuple(map(door, own)),
+        inspects=common["shows_quotas"] or any(type(policy) is Keyed or policy._judges_results for policy in own),
+        uniform=not any(type(policy) is Keyed or policy._judges_results for policy in own),
         limiters=tuple(policy for policy in own if isinstance(policy, RateLimiter)),
         **common,
     )

@@ -17,7 +17,9 @@ from resilience.keyed import _KeyedGuard
 
 from .protocol import RawHeaders, Scope
 
-Held = tuple[Policy | None, Any, Guard | None]
+Settle = Callable[[Any], None]
+Held = tuple[Settle, Policy | None, Any, Guard | None]
+Door = tuple[Policy, Callable[[tuple[Any, ...]], Any] | None, Settle | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,36 +35,44 @@ def judges(policy: Policy) -> bool:
     return policy._settles and type(policy) is not Bulkhead
 
 
-def admitted(policies: Iterator[Policy], scope: Scope, held: list[Held]) -> Awaitable[None] | None:
-    """Pass `policies` and add to `held` what has to be settled. What is returned has to be awaited, if anything is."""
+def door(policy: Policy) -> Door:
+    """A policy with what admits and, where the end of a call matters, what settles, looked up once.
+
+    A `Keyed` does not admit by itself: it chooses the policy that does.
+    """
+    return policy, None if type(policy) is Keyed else policy.admit, policy.settle if policy._settles else None
+
+
+def admitted(doors: Iterator[Door], scope: Scope, held: list[Held]) -> Awaitable[None] | None:
+    """Pass `doors` and add to `held` what has to be settled. What is returned has to be awaited, if anything is."""
     arguments = (scope,)
-    for policy in policies:
-        if type(policy) is Keyed:
-            return _admitted_by_key(policy, policies, scope, held)
-        permit = policy.admit(arguments)
+    for policy, admit, settle in doors:
+        if admit is None:
+            return _admitted_by_key(cast("Keyed", policy), doors, scope, held)
+        permit = admit(arguments)
         if type(permit) is Wait:
-            return _admitted_later(policy, permit, policies, scope, held)
-        if policy._settles:
-            held.append((policy, permit, None))
+            return _admitted_later(policy, settle, permit, doors, scope, held)
+        if settle is not None:
+            held.append((settle, policy, permit, None))
     return None
 
 
 async def _admitted_later(
-    policy: Policy, wait: Wait, policies: Iterator[Policy], scope: Scope, held: list[Held]
+    policy: Policy, settle: Settle | None, wait: Wait, doors: Iterator[Door], scope: Scope, held: list[Held]
 ) -> None:
     permit = await wait.suspend()
-    if policy._settles:
-        held.append((policy, permit, None))
-    further = admitted(policies, scope, held)
+    if settle is not None:
+        held.append((settle, policy, permit, None))
+    further = admitted(doors, scope, held)
     if further is not None:
         await further
 
 
-async def _admitted_by_key(keyed: Keyed, policies: Iterator[Policy], scope: Scope, held: list[Held]) -> None:
+async def _admitted_by_key(keyed: Keyed, doors: Iterator[Door], scope: Scope, held: list[Held]) -> None:
     guard = keyed.guard(scope)
     await guard.__aenter__()
     held.append(_behind(guard))
-    further = admitted(policies, scope, held)
+    further = admitted(doors, scope, held)
     if further is not None:
         await further
 
@@ -71,11 +81,11 @@ def _behind(guard: Guard) -> Held:
     """The policy and the permit behind the guard of a Keyed; no policy if the request has no key."""
     inner = cast("_KeyedGuard", guard)._inner
     if inner is None:
-        return None, None, guard
+        return _nothing, None, None, guard
     if isinstance(inner._policy, (Retry, Timeout)):
         guard.__exit__(None, None, None)
         raise TypeError(f"a layer of the middleware cannot be {inner._policy!r}, behind a Keyed neither")
-    return inner._policy, inner.release(), guard
+    return inner._policy.settle, inner._policy, inner.release(), guard
 
 
 def given_back(
@@ -83,7 +93,7 @@ def given_back(
 ) -> None:
     """Settle every permit, innermost first. A judge of the user's that raises keeps none of the others."""
     failures: list[BaseException] = []
-    for policy, permit, guard in reversed(held):
+    for _, policy, permit, guard in reversed(held):
         try:
             if policy is not None:
                 settle(policy, permit, error)
@@ -94,3 +104,20 @@ def given_back(
                 guard.__exit__(None, None, None)
     if failures:
         raise failures.pop()
+
+
+def succeeded(held: list[Held]) -> None:
+    """Settle every permit as a success, innermost first, where none is behind a Keyed. One that raises (Ctrl-C, say)
+    keeps none of the others.
+    """
+    try:
+        while held:
+            settle, _, permit, _ = held.pop()
+            settle(permit)
+    finally:
+        if held:
+            succeeded(held)
+
+
+def _nothing(_permit: Any) -> None:
+    """There is no policy behind a Keyed for a request without a key."""

@@ -23,6 +23,7 @@ from resilience._timers import Timers, timers_of
 from resilience.correlation import correlated
 
 from .paths import matcher, single_slashes, with_or_without_slash
+from .permits import Door
 from .rendering import Render
 
 Seconds = float | timedelta | None
@@ -73,7 +74,8 @@ class Plan:
 
     policies: tuple[Policy, ...]
     judged: bool  # whether it matters to any of them how a call has ended
-    timeout: Timeout  # does the arming, and is named in the errors; has no limit itself
+    timeout: Timeout  # does the arming; has no limit itself
+    name: str | None  # in the errors
     clock: Clock
     seconds: float | None
     body_seconds: float | None
@@ -84,6 +86,9 @@ class Plan:
     shows_quotas: bool
     render: Render
     limiters: tuple[RateLimiter, ...]  # those among the policies
+    doors: tuple[Door, ...]  # the policies with their methods
+    inspects: bool  # whether anybody looks at the start of a response: who judges results, or shows quotas
+    uniform: bool  # whether a success is the same to all of them: none judges results or is behind a Keyed
 
     def timers(self, loop: asyncio.AbstractEventLoop) -> Timers:
         """The shared timers of a loop; those used last are remembered, weakly."""

@@ -17,6 +17,15 @@ ASGIApp = Callable[..., Awaitable[None]]
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
 
+def ends_response(kind: str, message: Message, trailers: bool) -> bool:
+    """Whether a message of an extension ends the response, which was announced with `trailers` or without."""
+    if kind == "http.response.trailers":
+        return not message.get("more_trailers")
+    if kind in ("http.response.pathsend", "http.response.zerocopysend"):
+        return not message.get("more_body") and not trailers
+    return False
+
+
 def header_values(scope: Scope, name: bytes) -> list[str]:
     """The values of all headers called `name` (lower case), in order; bytes are read as Latin-1, which never fails."""
     return [value.decode("latin-1") for header, value in scope.get("headers", ()) if header.lower() == name]

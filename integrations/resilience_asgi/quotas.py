@@ -37,6 +37,13 @@ def quota_fields(limiters: Iterable[RateLimiter], scope: Scope) -> dict[str, str
     return {RATE_LIMIT_POLICY: ", ".join(policies), RATE_LIMIT: ", ".join(states)} if policies else {}
 
 
+def raw_quota_fields(limiters: Iterable[RateLimiter], scope: Scope) -> list[tuple[bytes, bytes]]:
+    """The same as ASGI has them."""
+    return [
+        (name.lower().encode("ascii"), value.encode("ascii")) for name, value in quota_fields(limiters, scope).items()
+    ]
+
+
 def _window(limiter: RateLimiter, key: object) -> float:
     """The seconds after which an exhausted limit is whole again."""
     first = limiter._machine.first

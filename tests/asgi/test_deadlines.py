@@ -23,7 +23,7 @@ from resilience import (
 from resilience.events import CallTimedOut, subscribe
 from resilience.testing import ManualClock, run
 
-from .wire import Connection, answering, respond, served
+from .wire import Connection, answering, raising, respond, served
 
 START: Message = {"type": "http.response.start", "status": 200, "headers": []}
 PART: Message = {"type": "http.response.body", "body": b"part", "more_body": True}
@@ -225,6 +225,104 @@ def test_a_nearer_deadline_around_the_server_stays_in_force(clock: ManualClock) 
 
     run(main(), clock)
     assert seen == [5.0, 5.0, 5.0, 9.0]
+
+
+def test_a_timeout_that_was_held_back_does_not_fire_into_the_body(clock: ManualClock) -> None:
+    """The response starts in the turn of the loop in which the shield has ended."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        with deadline.shield():
+            await asyncio.sleep(3.0)
+        await send(START)
+        await asyncio.sleep(1.0)
+        await send(END)
+
+    assert served(ResilienceMiddleware(app, timeout=2.0, body_timeout=5.0), clock).complete
+
+
+def test_a_start_after_the_end_arms_nothing(clock: ManualClock) -> None:
+    """The server is one that drops such messages, as servers do once the client has gone."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(END)
+        await send(START)
+
+    async def drop(message: Message) -> None: ...
+
+    async def main() -> None:
+        connection = Connection(app)
+        for timeout in (5.0, None):
+            guarded = ResilienceMiddleware(app, timeout=timeout, body_timeout=1.0)
+            await guarded(connection.scope, connection.receive, drop)
+            await asyncio.sleep(10.0)
+
+    run(main(), clock)
+
+
+def test_nothing_of_a_deadline_is_left_behind(clock: ManualClock) -> None:
+    async def main() -> None:
+        for app in (answering(), raising(BulkheadFullError("db"))):
+            await Connection(ResilienceMiddleware(app, timeout=8.0)).serve()
+            assert deadline.current() is None
+
+    run(main(), clock)
+
+
+def test_the_deadline_of_an_impatient_client_is_kept_to_its_own_precision(clock: ManualClock) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await clock.asleep(60.0)
+
+    headers = [("x-request-timeout-ms", "500")]
+    assert served(ResilienceMiddleware(app, timeout=3600.0), clock, headers=headers).status == 504
+    assert clock.now() == pytest.approx(1000.5, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "timeout,headers", [(2.0, []), (10.0, [("x-request-timeout-ms", "2000")]), (None, [("grpc-timeout", "2S")])]
+)
+def test_a_deadline_inside_a_later_one_ends_the_request_and_leaves_the_later_one(
+    clock: ManualClock, timeout: float | None, headers: list[tuple[str, str]]
+) -> None:
+    seen: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(remaining())
+        await clock.asleep(60.0)
+
+    connection = Connection(ResilienceMiddleware(app, timeout=timeout), headers=headers)
+
+    async def main() -> None:
+        async with Timeout(20.0).guard():
+            await connection.serve()
+            seen.append(remaining())
+
+    run(main(), clock)
+    assert connection.status == 504
+    assert seen == [2.0, pytest.approx(18.0, abs=0.05)]
+
+
+@pytest.mark.parametrize("timeout", [5.0, None])
+def test_a_request_in_a_task_of_its_own_ends_by_the_deadline_around_its_parent(
+    clock: ManualClock, timeout: float | None
+) -> None:
+    """The owner of that deadline cancels the parent, so the request guards the instant as well."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await clock.asleep(60.0)
+
+    connection = Connection(ResilienceMiddleware(app, timeout=timeout, body_timeout=9.0))
+
+    async def main() -> None:
+        tasks: list[asyncio.Future[None]] = []
+        with pytest.raises(CallTimeoutError, match="outer"):
+            async with Timeout(1.0, name="outer").guard():
+                tasks.append(asyncio.ensure_future(connection.serve()))
+                await asyncio.shield(tasks[0])
+        await tasks[0]
+        assert clock.now() == pytest.approx(1001.0, abs=0.05)
+
+    run(main(), clock)
+    assert connection.status == 504
 
 
 def test_a_request_that_is_finalised_in_another_context_ends_quietly(clock: ManualClock) -> None:

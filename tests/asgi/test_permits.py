@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from resilience import (
     Timeout,
     remaining,
 )
+from resilience._machine import SUCCESS, Verdict
 from resilience.testing import ManualClock, run
 
 from .wire import Connection, answering, raising, respond, served
@@ -304,6 +306,86 @@ def test_a_judge_that_raises_keeps_no_permit(clock: ManualClock, fails: bool) ->
     run(main(), clock)
     assert in_use(bulkhead) == 0
     assert keyed.statistics().in_use == 0
+
+
+def test_a_judge_behind_a_keyed_sees_the_response(clock: ManualClock) -> None:
+    seen: list[ResponseOutcome] = []
+
+    def failed(outcome: ResponseOutcome) -> bool:
+        seen.append(outcome)
+        return True
+
+    breakers = Keyed(lambda path: CircuitBreaker(path, failure_if=failed, failure_threshold=1), path_key())
+    app = ResilienceMiddleware(answering(headers=[(b"x-cache", b"stale")]), layers=[breakers])
+    assert [served(app, clock, path="/items").status for _ in range(2)] == [200, 503]
+    assert seen == [ResponseOutcome(200, [(b"x-cache", b"stale")])]
+
+
+class Ordered(CircuitBreaker):
+    """Says when it settles."""
+
+    def __init__(self, name: str, settled: list[str]) -> None:
+        super().__init__(name)
+        self.settled = settled
+
+    def settle(self, permit: Any, verdict: Verdict = SUCCESS) -> None:
+        super().settle(permit, verdict)
+        self.settled.append(str(self.name))
+
+
+@pytest.mark.parametrize("status", [200, 404, 500])
+def test_permits_are_given_back_innermost_first(clock: ManualClock, status: int) -> None:
+    settled: list[str] = []
+    layers = [Ordered(name, settled) for name in "abc"]
+    assert served(ResilienceMiddleware(answering(status=status), layers=layers), clock).status == status
+    assert settled == ["c", "b", "a"]
+
+
+@pytest.mark.parametrize("status", [200, 404, 500])
+def test_an_application_that_fails_after_the_end_has_answered_once(clock: ManualClock, status: int) -> None:
+    settled: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(send, status=status)
+        raise ValueError("in the background")
+
+    with pytest.raises(ValueError, match="background"):
+        served(ResilienceMiddleware(app, layers=[Ordered("a", settled)]), clock)
+    assert settled == ["a"]
+
+
+class Interrupted(CircuitBreaker):
+    """Ctrl-C comes while it settles."""
+
+    def settle(self, permit: Any, verdict: Verdict = SUCCESS) -> None:
+        super().settle(permit, verdict)
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("swallowed", [False, True])
+def test_an_interrupt_while_permits_are_given_back_keeps_none_of_them(clock: ManualClock, swallowed: bool) -> None:
+    outer, inner, caught = Bulkhead(1), Bulkhead(1), []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await respond(send)
+        except KeyboardInterrupt as error:
+            caught.append(error)
+            assert in_use(outer) == in_use(inner) == 0
+            if not swallowed:
+                raise ValueError("app") from error
+
+    connection = Connection(ResilienceMiddleware(app, layers=[outer, Interrupted(), inner], timeout=5.0))
+
+    async def main() -> None:
+        with nullcontext() if swallowed else pytest.raises(ValueError, match="app"):
+            await connection.serve()
+        assert remaining() is None
+
+    run(main(), clock)
+    assert connection.complete
+    assert len(caught) == 1
+    assert in_use(outer) == in_use(inner) == 0
 
 
 def test_what_is_sent_after_the_application_has_ended_is_for_the_server_to_judge(clock: ManualClock) -> None:

@@ -6,7 +6,7 @@ import pytest
 from resilience_asgi import ResilienceMiddleware, Rule, header_key
 from resilience_http.retry_after import retry_after
 
-from resilience import Bulkhead, Rate, RateLimiter, RateLimitExceededError, SlidingWindow
+from resilience import Bulkhead, CircuitBreaker, Rate, RateLimiter, RateLimitExceededError, SlidingWindow
 from resilience.testing import ManualClock
 
 from .wire import answering, raising, served
@@ -37,7 +37,8 @@ def test_the_last_one_and_a_refusal_tell_when_there_is_one_again(clock: ManualCl
 
 
 def test_without_being_asked_responses_tell_nothing(clock: ManualClock) -> None:
-    app = ResilienceMiddleware(answering(), layers=[RateLimiter(1, 60.0)])
+    judge = CircuitBreaker("app", failure_if=lambda outcome: False)  # it looks at the start of a response
+    app = ResilienceMiddleware(answering(), layers=[RateLimiter(1, 60.0), judge])
     for status in (200, 429):
         connection = served(app, clock)
         assert connection.status == status

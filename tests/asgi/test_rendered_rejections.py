@@ -137,9 +137,9 @@ def test_a_team_that_renders_a_rejection_as_a_success_gets_it_counted_as_one(clo
         assert response is not None
         return type(response)(204)
 
-    breaker = CircuitBreaker("app")
-    assert served(ResilienceMiddleware(app, layers=[breaker]), clock).status == 204
-    assert breaker.statistics().calls == 1
+    for breaker in (CircuitBreaker("app"), CircuitBreaker("app", failure_if=lambda outcome: False)):
+        assert served(ResilienceMiddleware(app, layers=[breaker]), clock).status == 204
+        assert breaker.statistics().calls == 1
 
 
 def test_tokens_for_an_outcome_are_not_charged_for_a_rejection(clock: ManualClock) -> None:

@@ -14,6 +14,7 @@ WATCH = ("tests/asgi/test_inbox.py",)
 SOCKETS = ("tests/asgi/test_websockets.py",)
 REFUSALS = ("tests/asgi/test_refusals.py",)
 QUOTAS = ("tests/asgi/test_quota_fields.py",)
+RENDERED = ("tests/asgi/test_rendered_rejections.py",)
 SWEEP = ("tests/asgi/test_nothing_leaks.py",)
 MACHINE = ("tests/machines/test_asgi_exchange.py",)
 UNITS = (*PERMITS, *DEADLINES, *GONE)
@@ -27,16 +28,30 @@ def permits(name: str, old: str, new: str, tests: tuple[str, ...] = PERMITS) -> 
     return Mutant(f"asgi: {name}", HELD, old, new, tests)
 
 
+def elsewhere(module: str, name: str, old: str, new: str, tests: tuple[str, ...]) -> Mutant:
+    return Mutant(f"asgi: {name}", f"integrations/resilience_asgi/{module}.py", old, new, tests)
+
+
 def inbox(name: str, old: str, new: str, tests: tuple[str, ...] = WATCH) -> Mutant:
     return Mutant(f"asgi: {name}", INBOX, old, new, tests)
 
 
 MUTANTS = [
     # what is armed
-    exchange("the client lengthens the deadline", "(limit is None or allowed < limit)", "True", REFUSALS),
-    exchange("the client cannot shorten the deadline", "(limit is None or allowed < limit)", "limit is None", REFUSALS),
-    exchange(
-        "a client alone sets no deadline", "(limit is None or allowed < limit)", "limit and allowed < limit", REFUSALS
+    elsewhere("deadlines", "the client lengthens the deadline", "(limit is None or allowed < limit)", "True", REFUSALS),
+    elsewhere(
+        "deadlines",
+        "the client cannot shorten the deadline",
+        "(limit is None or allowed < limit)",
+        "limit is None",
+        REFUSALS,
+    ),
+    elsewhere(
+        "deadlines",
+        "a client alone sets no deadline",
+        "(limit is None or allowed < limit)",
+        "limit and allowed < limit",
+        REFUSALS,
     ),
     exchange("an ignored header counts", "        if plan.incoming_deadline:\n", "        if True:\n", REFUSALS),
     exchange(
@@ -52,15 +67,44 @@ MUTANTS = [
     ),
     exchange(
         "the deadline is not visible inside",
-        "self._token = ambient.set(deadline)",
-        "self._token = ambient.set(None)",
+        "            self._token = ambient.set(deadline)\n            self",
+        "            self._token = ambient.set(None)\n            self",
         DEADLINES,
     ),
-    exchange("the deadline stays in force", "                ambient.reset(self._token)\n", "                pass\n"),
+    exchange(
+        "a deadline inside another one is not visible",
+        "        self._token = ambient.set(deadline)\n\n",
+        "        self._token = ambient.set(None)\n\n",
+        DEADLINES,
+    ),
+    exchange("a deadline forgets the one around it", " and ambient.get() is None:", ":", DEADLINES),
+    exchange("a request without time is served", "limit > 0.0 and", "True and", REFUSALS),
+    exchange(
+        "a deadline inside another one has no timer",
+        "            self._slot = timers.add(deadline, grain)\n",
+        "            self._slot = {}\n",
+        DEADLINES,
+    ),
+    exchange(
+        "a client's deadline is as coarse as the server's",
+        "plan.grain if limit == plan.seconds else grain_of(limit))",
+        "plan.grain)",
+        DEADLINES,
+    ),
+    exchange(
+        "the deadline stays in force after a success",
+        "                restore(ambient, self._token)\n            return\n",
+        "                pass\n            return\n",
+    ),
+    exchange(
+        "the deadline stays in force",
+        "            restore(ambient, self._token)\n        if not",
+        "            pass\n        if not",
+    ),
     exchange(
         "the deadline is not disarmed by the response",
-        "            self._disarm(self._deadline)\n        if plan.shows",
-        "            pass\n        if plan.shows",
+        "                self._disarm(self._deadline)\n            if plan.inspects",
+        "                pass\n            if plan.inspects",
     ),
     exchange(
         "what has fired is armed again",
@@ -69,8 +113,8 @@ MUTANTS = [
     ),
     exchange(
         "the timer of the first deadline goes on",
-        "            self._slot.pop(deadline, None)\n            self._slot = None\n",
-        "            self._slot = None\n",
+        "            self._slot.pop(deadline, None)\n        plan,",
+        "            pass\n        plan,",
     ),
     exchange(
         "a WebSocket has a body deadline",
@@ -92,8 +136,8 @@ MUTANTS = [
     ),
     exchange(
         "the body deadline is lifted",
-        "        deadline.lifted = deadline.postponed = False\n",
-        "        deadline.postponed = False\n",
+        "        deadline.lifted = False\n",
+        "        pass\n",
     ),
     exchange(
         "the body deadline has the length of the other",
@@ -102,14 +146,8 @@ MUTANTS = [
         DEADLINES,
     ),
     exchange(
-        "the body deadline inherits what was held back",
-        "deadline.lifted = deadline.postponed = False",
-        "deadline.lifted = False",
-        DEADLINES,
-    ),
-    exchange(
         "the body deadline is nobody's",
-        "deadline.policy, deadline.when = plan.timeout.name,",
+        "deadline.policy, deadline.when = plan.name,",
         "deadline.policy, deadline.when = None,",
         DEADLINES,
     ),
@@ -138,7 +176,7 @@ MUTANTS = [
         "if plan.watch_after is not None:",
         SOCKETS,
     ),
-    exchange("a request is watched at once", "now() + plan.watch_after", "now()", GONE),
+    exchange("a request is watched at once", "now + plan.watch_after", "now", GONE),
     exchange(
         "a client that asks for 100-continue is invited",
         'any(name == b"expect" for name, _ in self._scope.get("headers", ()))',
@@ -153,11 +191,12 @@ MUTANTS = [
     ),
     exchange(
         "the timer of the watch outlives the request",
-        "            self._watched_in.pop(entry, None)\n",
+        "            self.watched_in.pop(self, None)\n",
         "            pass\n",
         SWEEP,
     ),
     exchange("a watcher outlives the request", "            self._inbox.stop()\n", "            pass\n"),
+    exchange("a watch that has begun looks as if it waited", "        self.watched_in = None\n", "", GONE),
     exchange("a disconnect is not told apart", "        self._gone = True\n", "        self._gone = False\n"),
     exchange(
         "a disconnect cancels nothing",
@@ -168,44 +207,44 @@ MUTANTS = [
     permits("a wait is not waited for", "permit = await wait.suspend()", "permit: Any = wait", REFUSALS),
     permits(
         "a permit is not kept",
-        "            held.append((policy, permit, None))\n    return None",
+        "            held.append((settle, policy, permit, None))\n    return None",
         "            pass\n    return None",
         UNITS,
     ),
     permits(
         "a permit that was waited for is not kept",
-        "    if policy._settles:\n        held.append((policy, permit, None))\n    further",
+        "    if settle is not None:\n        held.append((settle, policy, permit, None))\n    further",
         "    further",
     ),
     permits(
         "permits are kept that need no settling",
-        "        if policy._settles:\n            held",
-        "        if not policy._settles:\n            held",
+        "policy.settle if policy._settles else None",
+        "policy.settle if not policy._settles else None",
     ),
     permits(
         "what comes after a wait is not passed",
-        "        held.append((policy, permit, None))\n    further = admitted(policies, scope, held)",
-        "        held.append((policy, permit, None))\n    further = None",
+        "policy, permit, None))\n    further = admitted(doors, scope, held)",
+        "policy, permit, None))\n    further = None",
     ),
     permits(
         "what comes after a Keyed is not passed",
-        "    held.append(_behind(guard))\n    further = admitted(policies, scope, held)",
+        "    held.append(_behind(guard))\n    further = admitted(doors, scope, held)",
         "    held.append(_behind(guard))\n    further = None",
     ),
     permits(
         "a second wait is not waited for",
-        "permit, None))\n    further = admitted(policies, scope, held)\n    if further is not None:",
-        "permit, None))\n    further = admitted(policies, scope, held)\n    if False:",
+        "permit, None))\n    further = admitted(doors, scope, held)\n    if further is not None:",
+        "permit, None))\n    further = admitted(doors, scope, held)\n    if False:",
     ),
     permits(
         "a wait after a Keyed is not waited for",
-        "_behind(guard))\n    further = admitted(policies, scope, held)\n    if further is not None:",
-        "_behind(guard))\n    further = admitted(policies, scope, held)\n    if False:",
+        "_behind(guard))\n    further = admitted(doors, scope, held)\n    if further is not None:",
+        "_behind(guard))\n    further = admitted(doors, scope, held)\n    if False:",
     ),
     permits(
         "a bulkhead is the only one that judges", "type(policy) is not Bulkhead", "type(policy) is Bulkhead", UNITS
     ),
-    exchange("a permit is settled twice", "held, self._held = self._held, ()", "held = self._held", MACHINE),
+    exchange("a permit is settled twice", "held, self._held = self._held, ()", "held = self._held", PERMITS),
     permits("a Keyed is never left", "guard.__exit__(None, None, None)\n    if failures", "pass\n    if failures"),
     permits("a judge that raises is hushed up", "    if failures:\n        raise failures.pop()\n", ""),
     permits("a Timeout behind a Keyed", "if isinstance(inner._policy, (Retry, Timeout)):", "if False:"),
@@ -216,8 +255,34 @@ MUTANTS = [
     ),
     exchange(
         "permits of an ended application stay out",
-        "                self._quiet()\n                self._give_back(None)\n",
-        "                self._quiet()\n",
+        "            self._quiet()\n            self._give_back(None)\n",
+        "            self._quiet()\n",
+    ),
+    permits(
+        "what is behind an interruption stays out", "        if held:\n            succeeded(held)\n", "        pass\n"
+    ),
+    exchange(
+        "a body deadline that begins after the end stays",
+        "self._complete and (deadline is None or deadline.lifted) and",
+        "self._complete and",
+        DEADLINES,
+    ),
+    permits("a success is settled outermost first", "= held.pop()", "= held.pop(0)"),
+    exchange("every success is settled alike", " and self._plan.uniform:", ":", PERMITS),
+    exchange("a refusal is settled like a success", "if self._status < 400 and", "if", RENDERED),
+    elsewhere(
+        "middleware",
+        "nobody looks at a start behind a Keyed",
+        "any(type(policy) is Keyed or policy._judges_results for policy in own),\n        uniform",
+        "any(policy._judges_results for policy in own),\n        uniform",
+        PERMITS,
+    ),
+    elsewhere(
+        "middleware",
+        "a Keyed settles like the others",
+        "uniform=not any(type(policy) is Keyed or policy",
+        "uniform=not any(policy",
+        PERMITS,
     ),
     exchange(
         "permits of a failed application stay out",
@@ -226,14 +291,14 @@ MUTANTS = [
     ),
     exchange(
         "permits come back with the first part",
-        'last = not message.get("more_body") and not self._trailers\n        else:',
-        "last = True\n        else:",
+        '            if not message.get("more_body"):\n',
+        "            if True:\n",
         MACHINE,
     ),
     exchange(
         "permits stay until the application ends",
-        "        self._give_back(None)\n\n    def _started",
-        "\n    def _started",
+        "        if held:\n            if self._status",
+        "        if False:\n            if self._status",
     ),
     exchange(
         "a lost client is a failure",
@@ -250,7 +315,14 @@ MUTANTS = [
     ),
     exchange("an application that was told is blamed", "(inbox.told if isinstance", "(False if isinstance", GONE),
     exchange("an application that knows may take its time", "else inbox.starved)", "else inbox.told)", GONE),
-    exchange("without a watch nobody listens", "self.receive if plan.judged else", "self.receive if False else", GONE),
+    elsewhere("middleware", "without a watch nobody listens", "if plan.judged or exchange", "if exchange", GONE),
+    elsewhere(
+        "middleware",
+        "a watched request receives past its watcher",
+        "if plan.judged or exchange.watched_in is not None:",
+        "if plan.judged:",
+        WATCH,
+    ),
     exchange(
         "an unfinished response is a success",
         "SUCCESS if answered and self._status < 500",
@@ -282,14 +354,20 @@ MUTANTS = [
     # messages
     exchange(
         "a second start starts again",
-        "        elif not self._status:\n            message = self._started",
-        "        else:\n            message = self._started",
+        "        if not self._status:\n            plan =",
+        "        if True:\n            plan =",
         PERMITS,
     ),
     exchange(
         "an error of the server is the client's",
-        "except (OSError, CancelledError) as error:\n            self._note_undeliverable(error)\n            raise\n\n",
-        "except Exception as error:\n            self._undeliverable = True\n            raise\n\n",
+        "raise\n\n    def _note",
+        "raise\n        except Exception:\n            self._undeliverable = True\n            raise\n\n    def _note",
+        PERMITS,
+    ),
+    exchange(
+        "an error of the server at the start is the client's",
+        "raise\n\n    async def _send_websocket",
+        "raise\n        except Exception:\n            self._undeliverable = True\n            raise\n\n    async def _send_websocket",
         PERMITS,
     ),
     exchange(
@@ -300,23 +378,32 @@ MUTANTS = [
     ),
     exchange("a broken connection is not noted", "self._send_noting(message) if self._plan.judged else ", "", PERMITS),
     exchange("trailers end before they come", "self._trailers = True", "self._trailers = False", PERMITS),
-    exchange("the first trailers end the response", 'return not message.get("more_trailers")', "return True", PERMITS),
-    exchange(
+    elsewhere(
+        "protocol",
+        "the first trailers end the response",
+        'return not message.get("more_trailers")',
+        "return True",
+        PERMITS,
+    ),
+    elsewhere(
+        "protocol",
         "a path sent ends nothing",
         '("http.response.pathsend", "http.response.zerocopysend")',
         '("http.response.zerocopysend",)',
         PERMITS,
     ),
-    exchange(
+    elsewhere(
+        "protocol",
         "the first file ends the response",
-        'return not message.get("more_body") and not self._trailers\n        return False',
-        "return not self._trailers\n        return False",
+        'return not message.get("more_body") and not trailers',
+        "return not trailers",
         PERMITS,
     ),
-    exchange(
+    elsewhere(
+        "protocol",
         "a file ends before its trailers",
-        'return not message.get("more_body") and not self._trailers\n        return False',
-        'return not message.get("more_body")\n        return False',
+        'return not message.get("more_body") and not trailers',
+        'return not message.get("more_body")',
         PERMITS,
     ),
     exchange(
@@ -345,11 +432,11 @@ MUTANTS = [
     ),
     exchange(
         "the fields are added without being asked",
-        "        if plan.shows_quotas:\n            fields",
-        "        if True:\n            fields",
+        "        if plan.shows_quotas and (fields",
+        "        if (fields",
         QUOTAS,
     ),
-    exchange("the fields replace the headers", "[*self._headers, *raw]", "raw", QUOTAS),
+    exchange("the fields replace the headers", "[*self._headers, *fields]", "fields", QUOTAS),
     exchange(
         "a refusal does not tell what is left",
         "quota_fields(self._plan.limiters, self._scope) or fields_of(error)",
