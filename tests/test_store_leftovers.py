@@ -112,6 +112,19 @@ def test_a_fork_finds_policies_whose_store_is_gone_or_never_was(clock: ManualClo
     assert budget.statistics().deposits == 1
 
 
+def test_the_child_of_a_fork_tells_what_it_has_counted_itself_and_nothing_else(clock: ManualClock) -> None:
+    store = RemoteStore(clock)
+    budget = RetryBudget(name="x", store=store)
+    for _ in range(3):
+        budget.deposit()
+    budget._account.forked()
+    store.waiting.forked()
+    budget.deposit()
+    budget.withdraw()
+    store.waiting.go()
+    assert [operation.arguments[1:] for batch in store.batches for operation in batch] == [(1.0, 1.0)]
+
+
 # -- connections -------------------------------------------------------------------------------------------------------
 
 

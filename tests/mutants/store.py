@@ -121,5 +121,6 @@ MUTANTS = [
     mutant("a cancelled probe keeps its place", "_shared_circuit", "            if reply[0]:\n", "            if False:\n", POLICIES),
     mutant("alone nothing opens", "_shared_circuit", "if self._alone or self._advisory or not self.store.available:", "if self._advisory:", POLICIES),
     mutant("a budget knows only itself", "_shared_budget", "if now >= self._heard_until or self.store.refuses:", "if True:", POLICIES),
+    mutant("a child of a fork tells what its parent has counted", "budget", "        self._account.shared = self._shared\n", "", ("tests/test_store_leftovers.py",)),
     mutant("a lost report is waited for", "_shared_budget", "    def lost(self) -> None:\n        self._under_way = (0, 0)\n        self._telling_until = -float(\"inf\")", "    def lost(self) -> None:\n        self._under_way = (0, 0)", POLICIES),
 ]  # fmt: skip
