@@ -93,9 +93,7 @@ class Exchange:
         self._status = 0
         self._trailers = self._complete = False
         self._inbox = None
-        timers = plan.timeout._timers()
-        if timers is None or timers.loop is not loop:
-            timers = plan.timers(loop)
+        timers = plan.timers(loop)
         now = plan.clock.now()
         limit = plan.seconds
         if plan.incoming_deadline:
@@ -247,7 +245,7 @@ class Exchange:
                 self._trailers = True
             if self._deadline is not None:
                 self._disarm(self._deadline)
-            if plan.inspects:
+            if plan.shows_quotas or not plan.uniform:
                 message = self._inspected(message)
         try:
             await self._send(message)

@@ -140,7 +140,6 @@ def _plan(common: dict[str, Any], own: tuple[Any, ...], settings: dict[str, floa
         grain=grain_of(settings["timeout"] or 0.0),
         watch_grain=grain_of(settings["watch_after"] or 0.0),
         doors=tuple(map(door, own)),
-        inspects=common["shows_quotas"] or any(type(policy) is Keyed or policy._judges_results for policy in own),
         uniform=not any(type(policy) is Keyed or policy._judges_results for policy in own),
         limiters=tuple(policy for policy in own if isinstance(policy, RateLimiter)),
         **common,

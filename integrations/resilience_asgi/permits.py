@@ -17,9 +17,8 @@ from resilience.keyed import _KeyedGuard
 
 from .protocol import RawHeaders, Scope
 
-Settle = Callable[[Any], None]
-Held = tuple[Settle, Policy | None, Any, Guard | None]
-Door = tuple[Policy, Callable[[tuple[Any, ...]], Any] | None, Settle | None]
+Held = tuple[Policy | None, Any, Guard | None]
+Door = tuple[Policy, Callable[[tuple[Any, ...]], Any] | None, bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,33 +35,31 @@ def judges(policy: Policy) -> bool:
 
 
 def door(policy: Policy) -> Door:
-    """A policy with what admits and, where the end of a call matters, what settles, looked up once.
+    """A policy with what admits, looked up once, and whether there is something to settle.
 
     A `Keyed` does not admit by itself: it chooses the policy that does.
     """
-    return policy, None if type(policy) is Keyed else policy.admit, policy.settle if policy._settles else None
+    return policy, None if type(policy) is Keyed else policy.admit, policy._settles
 
 
 def admitted(doors: Iterator[Door], scope: Scope, held: list[Held]) -> Awaitable[None] | None:
     """Pass `doors` and add to `held` what has to be settled. What is returned has to be awaited, if anything is."""
     arguments = (scope,)
-    for policy, admit, settle in doors:
+    for policy, admit, settles in doors:
         if admit is None:
             return _admitted_by_key(cast("Keyed", policy), doors, scope, held)
         permit = admit(arguments)
         if type(permit) is Wait:
-            return _admitted_later(policy, settle, permit, doors, scope, held)
-        if settle is not None:
-            held.append((settle, policy, permit, None))
+            return _admitted_later(policy, permit, doors, scope, held)
+        if settles:
+            held.append((policy, permit, None))
     return None
 
 
-async def _admitted_later(
-    policy: Policy, settle: Settle | None, wait: Wait, doors: Iterator[Door], scope: Scope, held: list[Held]
-) -> None:
+async def _admitted_later(policy: Policy, wait: Wait, doors: Iterator[Door], scope: Scope, held: list[Held]) -> None:
     permit = await wait.suspend()
-    if settle is not None:
-        held.append((settle, policy, permit, None))
+    if policy._settles:
+        held.append((policy, permit, None))
     further = admitted(doors, scope, held)
     if further is not None:
         await further
@@ -81,11 +78,11 @@ def _behind(guard: Guard) -> Held:
     """The policy and the permit behind the guard of a Keyed; no policy if the request has no key."""
     inner = cast("_KeyedGuard", guard)._inner
     if inner is None:
-        return _nothing, None, None, guard
+        return None, None, guard
     if isinstance(inner._policy, (Retry, Timeout)):
         guard.__exit__(None, None, None)
         raise TypeError(f"a layer of the middleware cannot be {inner._policy!r}, behind a Keyed neither")
-    return inner._policy.settle, inner._policy, inner.release(), guard
+    return inner._policy, inner.release(), guard
 
 
 def given_back(
@@ -93,7 +90,7 @@ def given_back(
 ) -> None:
     """Settle every permit, innermost first. A judge of the user's that raises keeps none of the others."""
     failures: list[BaseException] = []
-    for _, policy, permit, guard in reversed(held):
+    for policy, permit, guard in reversed(held):
         try:
             if policy is not None:
                 settle(policy, permit, error)
@@ -112,12 +109,9 @@ def succeeded(held: list[Held]) -> None:
     """
     try:
         while held:
-            settle, _, permit, _ = held.pop()
-            settle(permit)
+            policy, permit, _ = held.pop()
+            assert policy is not None  # only a Keyed can have none
+            policy.settle(permit)
     finally:
         if held:
             succeeded(held)
-
-
-def _nothing(_permit: Any) -> None:
-    """There is no policy behind a Keyed for a request without a key."""

@@ -87,7 +87,6 @@ class Plan:
     render: Render
     limiters: tuple[RateLimiter, ...]  # those among the policies
     doors: tuple[Door, ...]  # the policies with their methods
-    inspects: bool  # whether anybody looks at the start of a response: who judges results, or shows quotas
     uniform: bool  # whether a success is the same to all of them: none judges results or is behind a Keyed
 
     def timers(self, loop: asyncio.AbstractEventLoop) -> Timers:

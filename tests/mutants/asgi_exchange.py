@@ -103,8 +103,8 @@ MUTANTS = [
     ),
     exchange(
         "the deadline is not disarmed by the response",
-        "                self._disarm(self._deadline)\n            if plan.inspects",
-        "                pass\n            if plan.inspects",
+        "                self._disarm(self._deadline)\n            if plan.shows",
+        "                pass\n            if plan.shows",
     ),
     exchange(
         "what has fired is armed again",
@@ -207,19 +207,19 @@ MUTANTS = [
     permits("a wait is not waited for", "permit = await wait.suspend()", "permit: Any = wait", REFUSALS),
     permits(
         "a permit is not kept",
-        "            held.append((settle, policy, permit, None))\n    return None",
+        "            held.append((policy, permit, None))\n    return None",
         "            pass\n    return None",
         UNITS,
     ),
     permits(
         "a permit that was waited for is not kept",
-        "    if settle is not None:\n        held.append((settle, policy, permit, None))\n    further",
+        "    if policy._settles:\n        held.append((policy, permit, None))\n    further",
         "    further",
     ),
     permits(
         "permits are kept that need no settling",
-        "policy.settle if policy._settles else None",
-        "policy.settle if not policy._settles else None",
+        "        if settles:\n            held",
+        "        if not settles:\n            held",
     ),
     permits(
         "what comes after a wait is not passed",
@@ -267,16 +267,13 @@ MUTANTS = [
         "self._complete and",
         DEADLINES,
     ),
+    exchange(
+        "judges are shown no headers", "if plan.shows_quotas or not plan.uniform:", "if plan.shows_quotas:", PERMITS
+    ),
+    exchange("the limits are shown to judges alone", "if plan.shows_quotas or not plan", "if not plan", QUOTAS),
     permits("a success is settled outermost first", "= held.pop()", "= held.pop(0)"),
     exchange("every success is settled alike", " and self._plan.uniform:", ":", PERMITS),
     exchange("a refusal is settled like a success", "if self._status < 400 and", "if", RENDERED),
-    elsewhere(
-        "middleware",
-        "nobody looks at a start behind a Keyed",
-        "any(type(policy) is Keyed or policy._judges_results for policy in own),\n        uniform",
-        "any(policy._judges_results for policy in own),\n        uniform",
-        PERMITS,
-    ),
     elsewhere(
         "middleware",
         "a Keyed settles like the others",
